@@ -1,0 +1,71 @@
+"""Calibration: batch-norm statistics and the first step sizes, from a few images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from seernet.compression.quantizer import Quantizer
+
+BATCH = 128
+
+
+def quantizers(model: nn.Module) -> list[Quantizer]:
+    """All quantizers of a network."""
+    return [module for module in model.modules() if isinstance(module, Quantizer)]
+
+
+def calibrate(model: nn.Module, images: Tensor) -> None:
+    """Set batch-norm statistics and step sizes of a freshly compressed network, in place.
+
+    Statistics are re-estimated first, with quantization off, because removed channels shift them;
+    then each quantizer takes its step from what reaches it when those before it quantize.
+
+    Args:
+        model: The compressed network.
+        images: `n x c x h x w`, normalised; step sizes come from the first 128.
+    """
+    found = quantizers(model)
+    for quantizer in found:
+        quantizer.enabled = False
+    recalibrate_norms(model, images)
+    for quantizer in found:
+        quantizer.enabled = quantizer.observing = True
+    with _mode(model, training=False), torch.no_grad():
+        model(images[:BATCH])
+    for quantizer in found:
+        quantizer.observing = False
+    recalibrate_norms(model, images)
+
+
+def recalibrate_norms(model: nn.Module, images: Tensor) -> None:
+    """Re-estimate batch-norm statistics, in place, as plain averages over batches of `images`."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    with _mode(model, training=False), torch.no_grad():
+        for norm in norms:
+            norm.train()
+        for batch in images.split(BATCH):
+            if len(batch) > 1 or len(images) == 1:
+                model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@contextmanager
+def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    before = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode

@@ -1,0 +1,143 @@
+"""Fake quantization with a learned step size (LSQ).
+
+    q(x) = s * round(clip(x / s, -Q_N, Q_P))
+
+with Q_N = 2^(b-1), Q_P = 2^(b-1) - 1 for signed and Q_N = 0, Q_P = 2^b - 1 for unsigned tensors.
+Its gradient passes straight through the rounding:
+
+    dq/dx = 1 where -Q_N < x/s < Q_P, else 0
+    dq/ds = round(x/s) - x/s inside, -Q_N below, Q_P above
+
+and the gradient of s is scaled by 1 / sqrt(N * Q_P), N the elements that share s (of one image, for
+activations), so that s learns about as fast, relative to its size, as the weights do.
+
+Source:
+    Esser et al. (2020), Learned Step Size Quantization, eq. 1 to 5 and sec. 2.2. We deviate in two
+    points: weights have one step an output channel, and steps start where the squared error of
+    the tensor is smallest instead of at 2 <|x|> / sqrt(Q_P).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seernet.errors import ModelError
+
+_CANDIDATES = 24
+_SAMPLE = 1 << 15
+
+
+class LearnedStep(torch.autograd.Function):
+    """The quantizer's function and its published gradients."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor, low: int, high: int, gradient_scale: float
+    ) -> Tensor:
+        """Quantize `x` (any shape); `step` broadcasts against it."""
+        scaled = x / step
+        ctx.save_for_backward(scaled)
+        ctx.bounds = (low, high, gradient_scale, step.shape)
+        return scaled.clamp(low, high).round_().mul_(step)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and of the step."""
+        (gradient,) = gradients
+        (scaled,) = ctx.saved_tensors
+        low, high, gradient_scale, shape = ctx.bounds
+        inside = (scaled > low) & (scaled < high)
+        gradient_x = gradient * inside if ctx.needs_input_grad[0] else None
+        gradient_step = None
+        if ctx.needs_input_grad[1]:
+            slope = scaled.clamp(low, high).round_().sub_(scaled * inside).mul_(gradient)
+            gradient_step = slope.sum_to_size(shape).mul_(gradient_scale)
+        return gradient_x, gradient_step, None, None, None
+
+
+class Quantizer(nn.Module):
+    """Quantizes one tensor to `bits`.
+
+    It must see the tensor once while `observing` before it can be used: that sets whether it is
+    signed, and the first step sizes.
+
+    Args:
+        bits: Bit-width, 2 to 8.
+        channels: For weights, the number of output channels, each with its own step; for
+            activations None.
+    """
+
+    def __init__(self, bits: int, channels: int | None = None) -> None:
+        super().__init__()
+        self.bits = bits
+        self.channels = channels
+        self.signed = True
+        self.ready = False
+        self.observing = False
+        self.enabled = True
+        self.step = nn.Parameter(torch.ones(channels if channels is not None else 1))
+
+    @property
+    def low(self) -> int:
+        """Smallest integer, -Q_N."""
+        return -(2 ** (self.bits - 1)) if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """Largest integer, Q_P."""
+        return int(2 ** (self.bits - self.signed) - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantize a tensor; weights have their output channels first, activations images."""
+        if not self.enabled:
+            return x
+        if self.observing:
+            self._observe(x.detach())
+        elif not self.ready:
+            raise ModelError("a quantizer is used before calibration; call calibrate() first.")
+        step = self.step
+        if self.channels is not None:
+            step = step.view(-1, *[1] * (x.dim() - 1))
+        shared = x.numel() // x.shape[0]
+        scale = (shared * self.high) ** -0.5
+        out: Tensor = LearnedStep.apply(x, step.to(x.dtype), self.low, self.high, scale)
+        return out
+
+    def integers(self, x: Tensor) -> Tensor:
+        """The integers that stand for `x`, as int8 (signed) or uint8."""
+        shape = (-1, *[1] * (x.dim() - 1)) if self.channels is not None else (1,)
+        value = (x / self.step.view(shape)).clamp(self.low, self.high).round()
+        return value.to(torch.int8 if self.signed else torch.uint8)
+
+    def _observe(self, x: Tensor) -> None:
+        self.signed = self.channels is not None or bool(x.min() < 0)
+        rows = x.flatten(1) if self.channels is not None else x.flatten()[None]
+        if self.channels is None and rows.shape[1] > _SAMPLE:
+            rows = rows[:, :: rows.shape[1] // _SAMPLE]
+        self.step.data = _least_squares_step(rows.float(), self.low, self.high)
+        self.ready = True
+
+    def get_extra_state(self) -> Tensor:
+        """What a state dict must hold beside the step: whether it is signed, and calibrated."""
+        return torch.tensor([self.signed, self.ready])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up what `get_extra_state` gave."""
+        self.signed, self.ready = (bool(flag) for flag in state)
+
+
+def _least_squares_step(rows: Tensor, low: int, high: int) -> Tensor:
+    """For each row (`n x elements`) the step of least squared error, from a geometric grid."""
+    largest = rows.abs().amax(dim=1).clamp(min=1e-8)
+    best = largest / high
+    least = torch.full_like(best, torch.inf)
+    for fraction in torch.logspace(-1.3, 0.1, _CANDIDATES).tolist():
+        step = (largest * fraction / high)[:, None]
+        error = (rows - (rows / step).clamp_(low, high).round_().mul_(step)).square_().sum(dim=1)
+        better = error < least
+        least = torch.where(better, error, least)
+        best = torch.where(better, step[:, 0], best)
+    return best

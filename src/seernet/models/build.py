@@ -1,0 +1,219 @@
+"""Networks by name: our own, torchvision's, or the user's; with weights or a checkpoint."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seernet.config import ModelConfig
+from seernet.errors import ModelError
+from seernet.models.resnet20 import resnet20
+from seernet.models.vgg_small import vgg_small
+
+logger = logging.getLogger(__name__)
+
+OWN: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "vgg_small": vgg_small}
+
+
+def build(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    """Build the network of the `model` section.
+
+    A builder of ours or of the user's gets `num_classes`, `in_channels` and `image_size`, each if
+    its signature names it, and then `model.arguments`.
+
+    Args:
+        config: The section.
+        num_classes: Classes of the data set.
+        input_shape: Channels, height and width of one image.
+
+    Returns:
+        The network, with its weights or checkpoint loaded if one is named, on the CPU.
+
+    Raises:
+        ModelError: If the name, the arguments, the weights or the checkpoint do not fit.
+    """
+    if config.name.startswith("torchvision:"):
+        model = _torchvision(config, num_classes)
+    elif config.weights is not None:
+        raise ModelError(
+            f"model.weights ({config.weights!r}) goes with torchvision networks only, not with "
+            f"{config.name!r}; name a file in model.checkpoint instead."
+        )
+    else:
+        model = _call(config, num_classes, input_shape)
+    if config.checkpoint is not None:
+        load_checkpoint(model, Path(config.checkpoint))
+    return model
+
+
+def _call(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+    builder = OWN.get(config.name) or _users(config.name)
+    offered = {
+        "num_classes": num_classes,
+        "in_channels": input_shape[0],
+        "image_size": input_shape[-1],
+    }
+    accepted = inspect.signature(builder).parameters
+    arguments = {key: value for key, value in offered.items() if key in accepted}
+    try:
+        model = builder(**(arguments | config.arguments))
+    except Exception as error:  # the user's code may raise anything; the cause stays attached
+        raise ModelError(
+            f"model {config.name!r} cannot be built with {arguments | config.arguments}: "
+            f"{type(error).__name__}: {error}; check model.arguments."
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{config.name!r} must return a torch.nn.Module, not {type(model).__name__}."
+        )
+    return model
+
+
+def _users(name: str) -> Callable[..., nn.Module]:
+    place, separator, function = name.rpartition(":")
+    if not separator:
+        raise ModelError(
+            f"unknown model {name!r}; use {', '.join(OWN)}, torchvision:<name>, "
+            "file.py:function or package.module:function."
+        )
+    try:
+        module = _module_of_file(Path(place)) if place.endswith(".py") else None
+        module = module or importlib.import_module(place)
+        builder = getattr(module, function)
+    except FileNotFoundError as error:
+        raise ModelError(f"model file {place!r} does not exist; paths start at the root.") from error
+    except AttributeError as error:
+        raise ModelError(f"{place!r} has no function {function!r}; check model.name.") from error
+    except Exception as error:  # importing the user's file may raise anything
+        raise ModelError(
+            f"cannot import {place!r} for model.name: {type(error).__name__}: {error}."
+        ) from error
+    if not callable(builder):
+        raise ModelError(f"{name!r} is not a function that returns a torch.nn.Module.")
+    return builder  # type: ignore[no-any-return]
+
+
+def _module_of_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _torchvision(config: ModelConfig, num_classes: int) -> nn.Module:
+    from torchvision import models
+
+    name = config.name.removeprefix("torchvision:")
+    if name not in models.list_models(module=models):
+        import difflib
+
+        near = difflib.get_close_matches(name, models.list_models(module=models), n=3, cutoff=0.4)
+        raise ModelError(f"torchvision has no classifier {name!r}; near: {', '.join(near)}.")
+    extra = {"aux_logits": False, "init_weights": False} if name in _AUXILIARY else {}
+    try:
+        model = models.get_model(name, weights=None, num_classes=num_classes, **extra, **config.arguments)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"torchvision's {name!r} does not take {config.arguments}: {error}; "
+            "check model.arguments."
+        ) from error
+    if config.weights is not None:
+        _load_weights(model, name, config.weights)
+    return model  # type: ignore[no-any-return]
+
+
+_AUXILIARY = ("googlenet", "inception_v3")
+
+
+def _load_weights(model: nn.Module, name: str, weights: str) -> None:
+    """Load published weights, leaving out a classifier of another number of classes."""
+    from torchvision import models
+
+    try:
+        choice = models.get_model_weights(name)[weights]
+    except KeyError as error:
+        known = ", ".join(item.name for item in models.get_model_weights(name))
+        raise ModelError(
+            f"torchvision has no weights {weights!r} for {name!r}; choose from: {known}."
+        ) from error
+    try:
+        state = choice.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the weights {weights!r} of {name!r} cannot be fetched from {choice.url}: {error}; "
+            "connect to the internet, put the file into the folder torch.hub.get_dir()/checkpoints,"
+            " or name a local file in model.checkpoint."
+        ) from error
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    fitting = {key: value for key, value in state.items() if shapes.get(key) == value.shape}
+    left_out = sorted(set(shapes) - set(fitting))
+    model.load_state_dict(fitting, strict=False)
+    if left_out:
+        logger.warning("weights %s leave untrained: %s", weights, ", ".join(left_out))
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load a state dict into `model`; nothing in the file is executed.
+
+    Args:
+        model: The network that the checkpoint belongs to.
+        path: A `.safetensors` file, or a torch file that holds tensors only: the state dict, or
+            a dict with it under `state_dict`, `model_state_dict` or `model`; a prefix `module.`
+            is dropped.
+
+    Raises:
+        ModelError: If the file is missing, damaged, holds more than tensors, or does not fit.
+    """
+    state = read_state(path)
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    wrong = [
+        f"{key} is {tuple(state[key].shape)}, not {shape}"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    missing = [key for key in expected if key not in state and "num_batches_tracked" not in key]
+    surplus = [key for key in state if key not in expected]
+    problems = wrong[:3]
+    problems += [f"missing {', '.join(missing[:3])} ({len(missing)} in all)"] if missing else []
+    problems += [f"unexpected {', '.join(surplus[:3])} ({len(surplus)} in all)"] if surplus else []
+    if problems:
+        raise ModelError(
+            f"checkpoint {path} does not fit the network: {'; '.join(problems)}; "
+            "check model.name and model.arguments."
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict; see `load_checkpoint`."""
+    if not path.is_file():
+        raise ModelError(f"checkpoint {path} does not exist; check model.checkpoint.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling and parsing raise many types; all mean the same here
+        raise ModelError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}); it must be a .safetensors "
+            "file or a torch file that holds tensors only (torch.save(model.state_dict(), path))."
+        ) from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ModelError(f"checkpoint {path} holds no state dict (names and tensors).")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}

@@ -1,0 +1,203 @@
+"""Tracing a network into a `NetworkGraph`: its layers, its MACs, its coupled channels.
+
+The groups come from torch-pruning's dependency graph. Because no analysis of a program foresees
+every network, each group is then tried: with half of its channels physically removed, the network
+must compute what the original computes when the consumers' weights for these channels are zero.
+A group that fails stays whole, and is named with the reason.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from seernet.errors import ModelError
+from seernet.graph import ChannelGroup, Layer, NetworkGraph, Norm, Whole
+from seernet.models.coupling import find_groups
+from seernet.models.profile import Profile, profile
+from seernet.models.surgery import feature_mask, is_depthwise, remove_channels
+
+
+def trace(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkGraph:
+    """Trace a classifier.
+
+    Args:
+        model: The network; left as it is.
+        input_shape: Channels, height and width of one image.
+
+    Returns:
+        Its graph.
+
+    Raises:
+        ModelError: If the network cannot take an image of that shape, or has no layer to compress.
+    """
+    model = _perturbed(model)
+    image = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0)).double()
+    seen = profile(model, image)
+    if not seen.layers:
+        raise ModelError(f"{type(model).__name__} has no convolution or linear layer to compress.")
+    candidates, kept = find_groups(model, image, seen)
+    groups, refused = _verified(model, image, candidates, seen)
+    kept |= refused
+    return NetworkGraph(
+        input_shape=tuple(input_shape),
+        layers=_layers(model, seen, groups),
+        groups=tuple(groups),
+        norms=_norms(model, seen, groups),
+        whole=_whole(model, seen),
+        kept=dict(sorted(kept.items())),
+    )
+
+
+def _perturbed(model: nn.Module) -> nn.Module:
+    """A copy in float64 and eval mode in which no parameter is exactly zero.
+
+    A branch that starts at zero (zero-initialised residual gammas) would hide a wrong removal.
+    """
+    model = copy.deepcopy(model).cpu().double().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            parameter.add_(noise, alpha=0.02)
+            parameter.requires_grad_(True)
+    return model
+
+
+def _verified(
+    model: nn.Module, image: Tensor, candidates: Sequence[ChannelGroup], seen: Profile
+) -> tuple[list[ChannelGroup], dict[str, str]]:
+    """Split candidates into those whose removal is exact, and the reasons against the others."""
+    good: list[ChannelGroup] = []
+    refused: dict[str, str] = {}
+
+    def settle(groups: Sequence[ChannelGroup]) -> None:
+        if not groups:
+            return
+        problem = _problem(model, image, groups, seen)
+        if problem is None:
+            good.extend(groups)
+        elif len(groups) == 1:
+            refused[groups[0].name] = problem
+        else:
+            middle = len(groups) // 2
+            settle(groups[:middle])
+            settle(groups[middle:])
+
+    settle(candidates)
+    return good, refused
+
+
+def _problem(
+    model: nn.Module, image: Tensor, groups: Sequence[ChannelGroup], seen: Profile
+) -> str | None:
+    keep = {g.name: torch.arange(g.channels) % 2 == 0 for g in groups}
+    pruned = copy.deepcopy(model)
+    masked = copy.deepcopy(model)
+    try:
+        remove_channels(pruned, groups, keep)
+        with torch.no_grad():
+            difference = _output(pruned, image) - _mask_consumers(masked, image, groups, keep)
+            scale = _output(masked, image).abs().max()
+        whole_macs = profile(pruned, image).whole_macs
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, ModelError) as error:
+        return f"its removal breaks the network: {' '.join(str(error).split())[:120]}"
+    if not float(difference.abs().max()) <= 1e-6 * float(scale):
+        return "its removal changes what the network computes"
+    if whole_macs != seen.whole_macs:
+        return "its removal changes an operation that is not a layer"
+    return None
+
+
+def _mask_consumers(
+    masked: nn.Module,
+    image: Tensor,
+    groups: Iterable[ChannelGroup],
+    keep: dict[str, Tensor],
+) -> Tensor:
+    modules = dict(masked.named_modules())
+    for group in groups:
+        for member in group.members:
+            module = modules[member.module]
+            if member.side == "in" and isinstance(module, nn.Conv2d | nn.Linear):
+                if not is_depthwise(module):
+                    mask = feature_mask(member, keep[group.name], module.weight.shape[1])
+                    module.weight.data[:, ~mask] = 0.0
+    return _output(masked, image)
+
+
+def _output(model: nn.Module, image: Tensor) -> Tensor:
+    output = model(image)
+    if not isinstance(output, Tensor):
+        raise ModelError(f"the network must return logits, not a {type(output).__name__}.")
+    return output
+
+
+def _shares(groups: Iterable[ChannelGroup], module: str, side: str) -> dict[str, int]:
+    shares: dict[str, int] = {}
+    for group in groups:
+        for member in group.members:
+            if (member.module, member.side) == (module, side):
+                count = sum(run.length * run.repeat for run in member.runs)
+                shares[group.name] = shares.get(group.name, 0) + count
+    return shares
+
+
+def _layers(
+    model: nn.Module, seen: Profile, groups: Sequence[ChannelGroup]
+) -> tuple[Layer, ...]:
+    modules = dict(model.named_modules())
+    layers = []
+    for position, (name, macs) in enumerate(seen.layers.items()):
+        module = modules[name]
+        conv = isinstance(module, nn.Conv2d)
+        features: Callable[[str], int] = lambda side, m=module, c=conv: getattr(  # noqa: E731
+            m, f"{side}_{'channels' if c else 'features'}"
+        )
+        layers.append(
+            Layer(
+                name=name,
+                kind="conv" if conv else "linear",
+                macs=macs,
+                weights=module.weight.numel(),
+                in_features=features("in"),
+                out_features=features("out"),
+                inputs=_shares(groups, name, "in"),
+                outputs=_shares(groups, name, "out"),
+                depthwise=is_depthwise(module),
+                bias=module.bias is not None or name in seen.folds.values(),
+                edge=position in (0, len(seen.layers) - 1),
+            )
+        )
+    return tuple(layers)
+
+
+def _norms(model: nn.Module, seen: Profile, groups: Sequence[ChannelGroup]) -> tuple[Norm, ...]:
+    return tuple(
+        Norm(name, module.num_features, _shares(groups, name, "out"))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and name not in seen.folds
+    )
+
+
+def _whole(model: nn.Module, seen: Profile) -> tuple[Whole, ...]:
+    """Everything with parameters or MACs that is neither a layer nor a batch norm."""
+    parts = []
+    counted: set[str] = set()
+    for name, reason in seen.opaque.items():
+        module = model.get_submodule(name)
+        parameters = sum(p.numel() for p in module.parameters())
+        parts.append(Whole(name, seen.opaque_macs[name], parameters, reason))
+        counted |= {f"{name}.{child}".strip(".") for child, _ in module.named_modules()}
+    for name, module in model.named_modules():
+        parameters = sum(p.numel() for p in module.parameters(recurse=False))
+        known = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) or name in seen.layers
+        if parameters and not known and name not in counted:
+            parts.append(Whole(name, 0, parameters, f"{type(module).__name__} parameters"))
+    rest = seen.whole_macs - sum(seen.opaque_macs.values())
+    if rest:
+        parts.append(Whole("", rest, 0, "operations outside of layers"))
+    return tuple(parts)

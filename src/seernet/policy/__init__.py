@@ -1,0 +1,19 @@
+"""Policies, the space they live in, their cost, and the budgets on it: pure values, no networks."""
+
+from seernet.policy.budget import Bound, bounds, check_budgets
+from seernet.policy.cost import CostModel, Costs
+from seernet.policy.features import FeatureMap
+from seernet.policy.policy import FULL_BITS, Policy
+from seernet.policy.space import SearchSpace
+
+__all__ = [
+    "FULL_BITS",
+    "Bound",
+    "CostModel",
+    "Costs",
+    "FeatureMap",
+    "Policy",
+    "SearchSpace",
+    "bounds",
+    "check_budgets",
+]

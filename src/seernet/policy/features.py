@@ -1,0 +1,68 @@
+"""Features of a policy that an accuracy predictor learns from easily: what physics knows.
+
+The power of uniform quantization noise falls with 4^-bits, so a bit-width enters as the share of
+that noise it takes away; a channel group enters as its kept fraction. A few sums over layers, each
+weighted by the layer's share of the MACs, say the same of the network as a whole, for predictors
+that have seen few policies. Every feature lies in [0, 1], and none falls when more bits or channels
+are kept: accuracy should not fall in any of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seernet.policy.cost import CostModel
+from seernet.policy.space import SearchSpace
+
+
+class FeatureMap:
+    """Maps relaxed policies to features; see the module's docstring.
+
+    Args:
+        space: The search space.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        self.cost = CostModel(space)
+        kinds = [c.kind for c in space.coordinates]
+        self._pruned = torch.tensor([kind == "pruning_ratio" for kind in kinds])
+        self._low_noise = torch.pow(4.0, -space.low)
+        self._span = (self._low_noise - torch.pow(4.0, -space.high)).clamp(min=1e-300)
+        ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
+        self._log_bops = self.cost(ends).bops.log()
+        macs = self.cost.layer_macs(ends[1:])[0]
+        names = [layer.name for layer in space.graph.layers]
+        share = dict(zip(names, (macs / macs.sum()).tolist(), strict=True))
+        sums = [
+            [share[c.name] if c.kind == kind else 0.0 for c in space.coordinates]
+            for kind in ("weight_bits", "act_bits")
+        ]
+        sums.append([c.kind == "pruning_ratio" and 1.0 or 0.0 for c in space.coordinates])
+        weights = torch.tensor(sums, dtype=torch.float64)
+        self._weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-300)
+
+    @property
+    def names(self) -> list[str]:
+        """Name of each feature."""
+        single = [f"{c.kind}/{c.name}" for c in self.space.coordinates]
+        return [*single, "sum/weight_bits", "sum/act_bits", "sum/kept", "log_bops"]
+
+    def __call__(self, u: Tensor) -> Tensor:
+        """Features of relaxed policies.
+
+        Args:
+            u: `n x d` points in [0, 1].
+
+        Returns:
+            `n x f` features in [0, 1], differentiable, each non-decreasing in every coordinate.
+        """
+        value = self.space.physical(u)
+        kept = value / self.space.high
+        quiet = (self._low_noise - torch.pow(4.0, -value)) / self._span
+        single = torch.where(self._pruned, kept, quiet)
+        log_bops = self.cost(u).bops.log()
+        span = (self._log_bops[1] - self._log_bops[0]).clamp(min=1e-300)
+        relative = (log_bops - self._log_bops[0]) / span
+        return torch.cat([single, single @ self._weights.T, relative[:, None]], dim=1)
