@@ -1,0 +1,34 @@
+"""Parameters of the pipeline: the schema of `params.yaml` and its reader."""
+
+from seernet.config.loading import load, validate
+from seernet.config.schema import (
+    BudgetConfig,
+    DataConfig,
+    EvaluationConfig,
+    FinetuneConfig,
+    ModelConfig,
+    OptimizeConfig,
+    Params,
+    PredictorConfig,
+    ReportConfig,
+    SampleConfig,
+    SpaceConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "BudgetConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "FinetuneConfig",
+    "ModelConfig",
+    "OptimizeConfig",
+    "Params",
+    "PredictorConfig",
+    "ReportConfig",
+    "SampleConfig",
+    "SpaceConfig",
+    "TrainConfig",
+    "load",
+    "validate",
+]

@@ -1,0 +1,41 @@
+"""Rules between keys of different fields of `params.yaml`, which no single field can check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seernet.config.schema import Params
+
+
+def broken_rules(params: Params) -> Iterator[str]:
+    """Say which rules between keys are broken.
+
+    `sample.initial` may exceed `sample.evaluations`: the initial design never depends on the total,
+    so that the first n policies of a longer run are those of a shorter one.
+
+    Yields:
+        For each broken rule one clause: the keys, their values, and the remedy.
+    """
+    data, model, space, sample = params.data, params.model, params.space, params.sample
+    if data.name == "imagefolder" and data.path is None:
+        yield "`data.path` is missing, and `data.name: imagefolder` needs it; name the folder"
+    if model.weights is not None and model.checkpoint is not None:
+        yield "`model.weights` and `model.checkpoint` exclude each other; remove one of them"
+    if 0.0 < space.max_pruning_ratio < space.pruning_step:
+        yield (
+            f"`space.pruning_step` ({space.pruning_step}) exceeds `space.max_pruning_ratio` "
+            f"({space.max_pruning_ratio}), so nothing could be pruned; lower the step, or set the "
+            "ratio to 0"
+        )
+    if sample.batch > sample.population:
+        yield (
+            f"`sample.batch` ({sample.batch}) exceeds `sample.population` ({sample.population}), "
+            "from which it is chosen; lower the batch or raise the population"
+        )
+    if params.predictor.folds > sample.evaluations:
+        yield (
+            f"`predictor.folds` ({params.predictor.folds}) exceeds `sample.evaluations` "
+            f"({sample.evaluations}); lower the folds or measure more"
+        )
