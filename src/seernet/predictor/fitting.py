@@ -1,0 +1,95 @@
+"""The registry of predictor families, and how one of them is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seernet.config import PredictorConfig
+from seernet.errors import ArtifactError, ConfigError
+from seernet.predictor import ensemble, gp
+from seernet.predictor.interface import Core, Posterior, Predictor, single_thread
+from seernet.predictor.scaling import Scaling, check_rows
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a kind of model is fitted to standardized rows and restored from its tensors."""
+
+    fit: Callable[[Tensor, Tensor, PredictorConfig, int], Core]
+    restore: Callable[[dict[str, Tensor]], Core]
+
+
+FAMILIES: dict[str, Family] = {
+    "gp": Family(gp.fit, gp.restore),
+    "ensemble": Family(ensemble.fit, ensemble.restore),
+}
+
+
+@dataclass(frozen=True)
+class FittedPredictor:
+    """A family's fitted model with its scaling; implements `Predictor`."""
+
+    family: str
+    core: Core
+    scaling: Scaling
+
+    @property
+    def noise_variance(self) -> float:
+        median = self.scaling.median_score
+        known = torch.zeros_like(median)
+        return float(self.scaling.noise_variance(Posterior(median, known), self.core.noise))
+
+    def posterior(self, features: Tensor) -> Posterior:
+        """Posterior of the expected score of one measurement.
+
+        Args:
+            features: `n x f`; taken as float64.
+
+        Raises:
+            ArtifactError: If the number of columns is not the one it was fitted on.
+        """
+        columns = len(self.scaling.feature_mean)
+        if features.dim() != 2 or features.shape[1] != columns:
+            raise ArtifactError(
+                f"this predictor was fitted on {columns} features, got shape "
+                f"{tuple(features.shape)}; run the fit stage again."
+            )
+        moments = self.core.moments(self.scaling.inputs(features.double()))
+        return self.scaling.score_moments(moments, self.core.noise)
+
+    def predictive(self, features: Tensor) -> Posterior:
+        """Mean and variance of one noisy measurement, at `n x f` features."""
+        expected = self.posterior(features)
+        noise = self.scaling.noise_variance(expected, self.core.noise)
+        return Posterior(expected.mean, expected.variance + noise)
+
+
+def fit(
+    family: str, features: Tensor, scores: Tensor, config: PredictorConfig, seed: int
+) -> Predictor:
+    """Fit one family on measured policies; the same inputs give the same predictor to the bit.
+
+    Args:
+        family: Key of `FAMILIES`.
+        features: `n x f`, in about [0, 1].
+        scores: `n` measured scores, in [0, 1].
+        config: The `predictor` section.
+        seed: Seed of the ensemble's initial weights; the Gaussian process needs none.
+
+    Raises:
+        ConfigError: If the family is unknown.
+        ArtifactError: If rows are too few, not finite, or out of range.
+    """
+    if family not in FAMILIES:
+        raise ConfigError(
+            f"predictor.family must be one of {sorted(FAMILIES)}, got {family!r}; change it."
+        )
+    features, scores = check_rows(features, scores)
+    scaling = Scaling.of(features, scores)
+    with single_thread():
+        core = FAMILIES[family].fit(scaling.inputs(features), scaling.targets(scores), config, seed)
+    return FittedPredictor(family, core, scaling)
