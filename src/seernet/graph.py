@@ -83,11 +83,19 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation that folds into no layer: two float32 a feature (scale and shift)."""
+    """A normalisation or PReLU that folds into no layer.
+
+    Attributes:
+        name: Qualified module name.
+        features: Features at full width.
+        inputs: For each channel group, how many of the features are of that group.
+        floats: float32 values a feature: 2 (scale and shift), 1 for a PReLU.
+    """
 
     name: str
     features: int
     inputs: Mapping[str, int]
+    floats: int = 2
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class NetworkGraph:
         input_shape: Channels, height and width of one image.
         layers: In order of execution.
         groups: Prunable channel groups.
-        norms: Normalisations that are not folded.
+        norms: Normalisations and PReLUs that are not folded.
         whole: Parts that stay whole.
         kept: Channel groups that cannot be pruned, with the reason, to tell the user.
     """
@@ -138,7 +146,7 @@ class NetworkGraph:
             if version != VERSION:
                 raise ArtifactError(f"{path} has version {version}, not {VERSION}; run pretrain.")
             return _parse(document)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"cannot read the network graph {path} ({error!r}); run the pretrain stage again."
             ) from error

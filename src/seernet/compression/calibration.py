@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 
 import torch
 from torch import Tensor, nn
 
+from seernet.compression.modes import in_mode
 from seernet.compression.quantizer import Quantizer
 
 BATCH = 128
@@ -33,11 +33,12 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         quantizer.enabled = False
     recalibrate_norms(model, images)
     for quantizer in found:
-        quantizer.enabled = quantizer.observing = True
-    with _mode(model, training=False), torch.no_grad():
+        quantizer.enabled = True
+        quantizer.observe(True)
+    with in_mode(model, training=False), torch.no_grad():
         model(images[:BATCH])
     for quantizer in found:
-        quantizer.observing = False
+        quantizer.observe(False)
     recalibrate_norms(model, images)
 
 
@@ -50,22 +51,14 @@ def recalibrate_norms(model: nn.Module, images: Tensor) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    with _mode(model, training=False), torch.no_grad():
-        for norm in norms:
-            norm.train()
-        for batch in images.split(BATCH):
-            if len(batch) > 1 or len(images) == 1:
-                model(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-@contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    before = {module: module.training for module in model.modules()}
-    model.train(training)
+    # Batches of equal size, up to one image: each counts alike, and none is a single image.
+    batches = torch.tensor_split(images, math.ceil(len(images) / BATCH))
     try:
-        yield
+        with in_mode(model, training=False), torch.no_grad():
+            for norm in norms:
+                norm.train()
+            for batch in batches:
+                model(batch)
     finally:
-        for module, mode in before.items():
-            module.training = mode
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

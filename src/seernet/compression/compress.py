@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from seernet.compression.layers import quantized
 from seernet.compression.merges import quantize_merges
 from seernet.errors import PolicyError
 from seernet.graph import ChannelGroup, NetworkGraph
-from seernet.models import feature_mask, remove_channels
+from seernet.models import is_depthwise, remove_channels
 from seernet.policy import FULL_BITS, Policy
 
 MERGE_BITS = 8
@@ -54,17 +54,29 @@ def build_compressed(
     remove_channels(network, graph.groups, keep)
     bits = [*policy.weight_bits.values(), *policy.act_bits.values()]
     if min(bits) < FULL_BITS:
-        device = next(network.parameters()).device
-        network = quantize_merges(network, torch.zeros(1, *graph.input_shape, device=device), MERGE_BITS)
+        network = quantize_merges(network, _image(network, graph), MERGE_BITS)
     for layer in graph.layers:
         weight_bits, act_bits = policy.weight_bits[layer.name], policy.act_bits[layer.name]
         if min(weight_bits, act_bits) < FULL_BITS:
-            old = network.get_submodule(layer.name)
-            new = quantized(old, weight_bits, act_bits).to(old.weight.device)  # type: ignore[arg-type]
-            network.set_submodule(layer.name, new)
+            _replace(network, network.get_submodule(layer.name), weight_bits, act_bits)
     if images is not None:
         calibrate(network, images)
     return network
+
+
+def _image(network: nn.Module, graph: NetworkGraph) -> Tensor:
+    like = next(network.parameters())
+    image = torch.randn(1, *graph.input_shape, generator=torch.Generator().manual_seed(0))
+    return image.to(like.device, like.dtype)
+
+
+def _replace(network: nn.Module, old: nn.Module, weight_bits: int, act_bits: int) -> None:
+    """Quantize one layer in place, under every name that it has in the network."""
+    weight: Tensor = old.weight  # type: ignore[assignment]
+    new = quantized(old, weight_bits, act_bits).to(weight.device)
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if module is old:
+            network.set_submodule(name, new)
 
 
 def kept_channels(model: nn.Module, policy: Policy, graph: NetworkGraph) -> dict[str, Tensor]:
@@ -72,7 +84,11 @@ def kept_channels(model: nn.Module, policy: Policy, graph: NetworkGraph) -> dict
 
     Returns:
         Booleans, one a channel, for each group that the policy prunes.
+
+    Raises:
+        PolicyError: If the policy does not belong to the network.
     """
+    _check(policy, graph)
     modules = dict(model.named_modules())
     keep = {}
     for group in graph.groups:
@@ -92,27 +108,28 @@ def _importance(group: ChannelGroup, modules: Mapping[str, nn.Module]) -> Tensor
         Fang et al. (2023), DepGraph, sec. 3.3 (group-level importance).
     """
     total = torch.zeros(group.channels, dtype=torch.float64)
-    for energy, channels in _energies(group, modules):
-        part = torch.zeros_like(total).index_add_(0, channels, energy)
+    for member in group.members:
+        energy = _energy(modules[member.module], member.side)
+        if energy is None:
+            continue
+        part = torch.zeros_like(total)
+        for run in member.runs:
+            positions = torch.arange(run.length * run.repeat)
+            channels = run.channel + positions // run.repeat
+            part.index_add_(0, channels, energy[run.start + positions])
         total += part / part.mean().clamp(min=1e-30)
     return total
 
 
-def _energies(
-    group: ChannelGroup, modules: Mapping[str, nn.Module]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Squared weight of each feature that belongs to the group, and the feature's channel."""
-    for member in group.members:
-        weight = getattr(modules[member.module], "weight", None)
-        if weight is None:
-            continue
-        axis = 1 if member.side == "in" and weight.dim() > 1 else 0
-        if axis < weight.dim() and (axis == 0 or weight.shape[1] > 1 or group.channels == 1):
-            energy = weight.detach().double().cpu().square().transpose(0, axis).flatten(1) if weight.dim() > 1 else weight.detach().double().cpu().square()[:, None]
-            for run in member.runs:
-                count = run.length * run.repeat
-                channels = run.channel + torch.arange(count) // run.repeat
-                yield energy[run.start : run.start + count].sum(dim=1), channels
+def _energy(module: nn.Module, side: str) -> Tensor | None:
+    """Squared weight of each feature on one side of a module, float64 on the CPU."""
+    weight = getattr(module, "weight", None)
+    if weight is None or (side == "in" and is_depthwise(module)):
+        return None  # a depthwise weight counts once, on the output side
+    squared: Tensor = weight.detach().double().cpu().square()
+    if squared.dim() == 1:
+        return squared
+    return squared.transpose(0, 1 if side == "in" else 0).flatten(1).sum(dim=1)
 
 
 def _check(policy: Policy, graph: NetworkGraph) -> None:
@@ -125,6 +142,14 @@ def _check(policy: Policy, graph: NetworkGraph) -> None:
                 f"the policy's {kind} and the network's layers differ in {', '.join(odd)}; the "
                 "policy belongs to another network."
             )
+        for name, bits in getattr(policy, kind).items():
+            if bits != FULL_BITS and not 2 <= bits <= 8:
+                raise PolicyError(
+                    f"{kind} of {name!r} is {bits}; it must be 2 to 8, or {FULL_BITS} for none."
+                )
+    wrong = {n: r for n, r in policy.pruning_ratio.items() if not 0.0 <= r < 1.0}
+    if wrong:
+        raise PolicyError(f"pruning ratios lie in [0, 1), not {wrong}; correct the policy.")
     unknown = set(policy.pruning_ratio) - {group.name for group in graph.groups}
     if unknown:
         raise PolicyError(

@@ -7,12 +7,16 @@ those of the modules that ran.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from seernet.models.profile import profile
+from seernet.compression.calibration import quantizers
+from seernet.compression.modes import in_mode
+from seernet.models.profile import Profile, profile
 from seernet.policy import FULL_BITS
 
 
@@ -34,38 +38,57 @@ class Count:
 
 
 def count(network: nn.Module, input_shape: tuple[int, ...]) -> Count:
-    """Count one compressed (or uncompressed) network; see `Count`."""
+    """Count one compressed (or uncompressed) network, calibrated or not; see `Count`."""
     parameter = next(network.parameters())
     image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
-    training = network.training
-    seen = profile(network.eval(), image)
-    network.train(training)
-    modules = dict(network.named_modules())
-    folded = set(seen.folds.values())
+    with in_mode(network, training=False), _unquantized(network):
+        seen = profile(network, image)
     bops = seen.whole_macs * FULL_BITS**2
-    bits_stored = 0
-    parameters = 0
-    accounted: set[int] = set()
+    bits_stored = parameters = 0
+    accounted: set[str] = set()
     for name, macs in seen.layers.items():
-        layer = modules[name]
+        layer = network.get_submodule(name)
         weight = getattr(layer, "weight_quantizer", None)
         act = getattr(layer, "act_quantizer", None)
         weight_bits = weight.bits if weight is not None else FULL_BITS
         bops += macs * weight_bits * (act.bits if act is not None else FULL_BITS)
-        biases = layer.weight.shape[0] if layer.bias is not None or name in folded else 0
-        scales = (weight.step.numel() if weight is not None else 0) + (act is not None)
-        bits_stored += layer.weight.numel() * weight_bits + FULL_BITS * (biases + scales)
-        parameters += layer.weight.numel() + biases
-        accounted |= {id(p) for p in layer.parameters()}
-    for name, module in modules.items():
-        steps = [p for n, p in module.named_parameters(recurse=False) if n == "step"]
-        accounted |= {id(p) for p in steps} if name.startswith("merge_") else set()
-        if name in seen.folds:
-            accounted |= {id(p) for p in module.parameters()}
-    rest = sum(p.numel() for p in network.parameters() if id(p) not in accounted)
+        stored: Tensor = layer.weight  # type: ignore[assignment]
+        elements, channels = stored.numel(), len(stored)
+        biases = channels if layer.bias is not None or name in seen.folds.values() else 0
+        scales = (channels if weight is not None else 0) + (act is not None)
+        bits_stored += elements * weight_bits + FULL_BITS * (biases + scales)
+        parameters += elements + biases
+        accounted |= {f"{name}.weight", f"{name}.bias"}
+    rest = _floats_elsewhere(network, seen, accounted)
     return Count(
         bops=bops,
         macs=sum(seen.layers.values()) + seen.whole_macs,
         parameters=parameters + rest,
         size_bytes=math.ceil((bits_stored + FULL_BITS * rest) / 8),
     )
+
+
+def _floats_elsewhere(network: nn.Module, seen: Profile, accounted: set[str]) -> int:
+    """Scales and shifts of the norms that do not fold, and all other parameters that are read."""
+    floats = 0
+    done = set(accounted)
+    for name in seen.norms:
+        norm = network.get_submodule(name)
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            floats += 0 if name in seen.folds else 2 * norm.num_features
+            done |= {f"{name}.weight", f"{name}.bias"}
+    others = [p for name, p in network.named_parameters() if name in seen.read - done]
+    return floats + sum(parameter.numel() for parameter in others)
+
+
+@contextmanager
+def _unquantized(network: nn.Module) -> Iterator[None]:
+    """Switch quantizers off: they cost nothing here, and may not be calibrated yet."""
+    before = {quantizer: quantizer.enabled for quantizer in quantizers(network)}
+    for quantizer in before:
+        quantizer.enabled = False
+    try:
+        yield
+    finally:
+        for quantizer, enabled in before.items():
+            quantizer.enabled = enabled

@@ -15,6 +15,11 @@ def _quantizer(bits: int, channels: int | None) -> Quantizer | None:
     return Quantizer(bits, channels) if bits < FULL_BITS else None
 
 
+def _apply(quantizer: Quantizer | None, x: Tensor) -> Tensor:
+    out: Tensor = x if quantizer is None else quantizer(x)
+    return out
+
+
 class QuantConv2d(nn.Conv2d):
     """A convolution whose weights and input are quantized; a quantizer of None leaves them."""
 
@@ -23,9 +28,9 @@ class QuantConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve `n x c x h x w`."""
-        x = input if self.act_quantizer is None else self.act_quantizer(input)
-        weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
-        return self._conv_forward(x, weight, self.bias)
+        weight = _apply(self.weight_quantizer, self.weight)
+        x = _apply(self.act_quantizer, input)
+        return self._conv_forward(x, weight, self.bias)  # type: ignore[no-any-return]
 
 
 class QuantLinear(nn.Linear):
@@ -36,9 +41,8 @@ class QuantLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `... x in` to `... x out`."""
-        x = input if self.act_quantizer is None else self.act_quantizer(input)
-        weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
-        return F.linear(x, weight, self.bias)
+        weight = _apply(self.weight_quantizer, self.weight)
+        return F.linear(_apply(self.act_quantizer, input), weight, self.bias)
 
 
 def quantized(layer: nn.Module, weight_bits: int, act_bits: int) -> nn.Module:

@@ -6,6 +6,7 @@ are quantized too; so training sees it as well. The places are found by symbolic
 
 from __future__ import annotations
 
+import itertools
 import logging
 import operator
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from seernet.compression.modes import in_mode
 from seernet.compression.quantizer import Quantizer
 
 logger = logging.getLogger(__name__)
 
+_UNQUANTIZED = "adds and concatenations stay unquantized in this network: %s"
 _ADDS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _CATS: tuple[Any, ...] = (torch.cat, torch.concat, torch.concatenate)
 
@@ -41,63 +44,78 @@ def quantize_merges(model: nn.Module, image: Tensor, bits: int) -> nn.Module:
 
     Returns:
         A network with the same module names, in the same mode. Where the program of the network
-        cannot be traced, the network itself, after a warning.
+        cannot be traced faithfully, the network itself, after a warning.
     """
     graph = _trace(model)
     if graph is None:
         return model
     module = fx.GraphModule(model, graph, type(model).__name__)
-    shapes = _shapes(module, image)
-    quantizers: dict[fx.Node, fx.Node] = {}
-    for node in list(graph.nodes):
-        for source in _merged(node):
-            if shapes.get(source) != 4:
-                continue
-            if source not in quantizers:
-                name = f"merge_{len(quantizers)}"
-                module.add_module(name, Quantizer(bits).to(image.device))
-                with graph.inserting_after(source):
-                    quantizers[source] = graph.call_module(name, (source,))
-            node.replace_input_with(source, quantizers[source])
-        if node.target in (operator.iadd, "add_") and any(n in quantizers.values() for n in node.args):
-            _out_of_place(graph, node)
+    modes = {name: part.training for name, part in model.named_modules()}
+    for name, part in module.named_modules():  # its containers are new
+        part.training = modes.get(name, model.training)
+    _insert(module, _dimensions(module, image), bits, image.device)
     graph.lint()
     module.recompile()
-    return module.train(model.training)
+    if not _same_function(model, module, image):
+        logger.warning(_UNQUANTIZED, "its traced program computes something else")
+        return model
+    return module
+
+
+def _insert(
+    module: fx.GraphModule, dimensions: dict[fx.Node, int], bits: int, device: torch.device
+) -> None:
+    graph = module.graph
+    names = (n for n in map("merge_{}".format, itertools.count()) if not hasattr(module, n))
+    quantizers: dict[fx.Node, fx.Node] = {}
+    for node in list(graph.nodes):
+        sources = [s for s in _merged(node) if dimensions.get(s) == 4]
+        for source in sources:
+            if source not in quantizers:
+                name = next(names)
+                module.add_module(name, Quantizer(bits).to(device).train(module.training))
+                # Right before its first use: operations in place may still change the tensor.
+                with graph.inserting_before(node):
+                    quantizers[source] = graph.call_module(name, (source,))
+            node.replace_input_with(source, quantizers[source])
+        if sources and node.target in (operator.iadd, "add_"):
+            new = _out_of_place(graph, node, sources[0])
+            dimensions[new] = dimensions[node]
 
 
 def _trace(model: nn.Module) -> fx.Graph | None:
+    graphs = []
     try:
-        modes = []
-        was_training = model.training
-        for training in (not was_training, was_training):
-            model.train(training)
-            modes.append(_Tracer().trace(model))
-        programs = [graph.python_code("self").src for graph in modes]
-        if programs[0] == programs[1]:
-            return modes[1]
-        reason = "its program differs between training and inference"
-    except Exception as error:  # symbolic tracing fails in the user's own code, in any way
+        for training in (True, False):
+            with in_mode(model, training=training):
+                graphs.append(_Tracer().trace(model))
+    except Exception as error:  # noqa: BLE001 - it fails in the user's own code, in any way
         reason = f"torch.fx cannot trace it ({' '.join(str(error).split())[:120]})"
-    finally:
-        model.train(was_training)
-    logger.warning("adds and concatenations stay unquantized in this network: %s", reason)
-    return None
+        logger.warning(_UNQUANTIZED, reason)
+        return None
+    programs = [graph.python_code("self").src for graph in graphs]
+    if programs[0] != programs[1]:
+        logger.warning(_UNQUANTIZED, "its program differs between training and inference")
+        return None
+    return graphs[1]
 
 
 def _merged(node: fx.Node) -> list[fx.Node]:
-    """The nodes whose tensors meet in `node`."""
-    if node.target in _ADDS and len(node.args) == 2:
-        sources: Any = node.args
-    elif node.target in _CATS and node.args and isinstance(node.args[0], list | tuple):
-        sources = node.args[0]
+    """The nodes whose tensors meet in `node`, each once; none where a number takes part."""
+    if node.target in _ADDS:
+        named = [node.kwargs[key] for key in ("input", "other") if key in node.kwargs]
+        sources: Any = [*node.args, *named]
+    elif node.target in _CATS:
+        sources = node.args[0] if node.args else node.kwargs.get("tensors", ())
     else:
+        return []
+    if not isinstance(sources, list | tuple):
         return []
     nodes = [source for source in sources if isinstance(source, fx.Node)]
     return list(dict.fromkeys(nodes)) if len(nodes) == len(sources) else []
 
 
-def _shapes(module: fx.GraphModule, image: Tensor) -> dict[fx.Node, int]:
+def _dimensions(module: fx.GraphModule, image: Tensor) -> dict[fx.Node, int]:
     """Number of dimensions of each node's tensor."""
     dimensions: dict[fx.Node, int] = {}
 
@@ -108,16 +126,34 @@ def _shapes(module: fx.GraphModule, image: Tensor) -> dict[fx.Node, int]:
                 dimensions[n] = result.dim()
             return result
 
-    training = module.training
-    with torch.no_grad():
-        Watch(module.eval()).run(image)
-    module.train(training)
+    with in_mode(module, training=False), torch.no_grad():
+        Watch(module).run(image)
     return dimensions
 
 
-def _out_of_place(graph: fx.Graph, node: fx.Node) -> None:
-    """Adding in place would write into a quantized tensor that others may read."""
+def _same_function(model: nn.Module, module: fx.GraphModule, image: Tensor) -> bool:
+    """Whether a traced network computes what the network does, its quantizers switched off."""
+    merges = [m for m in module.children() if isinstance(m, Quantizer)]
+    for merge in merges:
+        merge.enabled = False
+    with in_mode(model, training=False), in_mode(module, training=False), torch.no_grad():
+        expected, found = model(image), module(image)
+    for merge in merges:
+        merge.enabled = True
+    tolerance = 1e-4 * float(expected.abs().max())
+    return torch.allclose(found, expected, rtol=1e-4, atol=tolerance, equal_nan=True)
+
+
+def _out_of_place(graph: fx.Graph, node: fx.Node, source: fx.Node) -> fx.Node:
+    """Add anew: adding in place would write into a quantized tensor, not into `source`.
+
+    Whoever reads `source` later expects the sum.
+    """
     with graph.inserting_after(node):
-        new = graph.call_function(operator.add, node.args)
+        new = graph.call_function(torch.add, node.args, node.kwargs)
     node.replace_all_uses_with(new)
+    for user in list(source.users):
+        if new < user:
+            user.replace_input_with(source, new)
     graph.erase_node(node)
+    return new

@@ -39,21 +39,26 @@ class LearnedStep(torch.autograd.Function):
     ) -> Tensor:
         """Quantize `x` (any shape); `step` broadcasts against it."""
         scaled = x / step
-        ctx.save_for_backward(scaled)
-        ctx.bounds = (low, high, gradient_scale, step.shape)
-        return scaled.clamp(low, high).round_().mul_(step)
+        rounded = scaled.clamp(low, high).round_()
+        ctx.save_for_backward(scaled, rounded)
+        ctx.constants = (low, high, gradient_scale, step.shape)
+        return rounded * step
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x and of the step."""
+        """Gradients of x and of the step, in few passes over memory.
+
+        hardtanh's backward is the straight-through mask: zero at and beyond both ends. With it,
+        the step's gradient is <g, round(x/s)> - <g masked, x/s>.
+        """
         (gradient,) = gradients
-        (scaled,) = ctx.saved_tensors
-        low, high, gradient_scale, shape = ctx.bounds
-        inside = (scaled > low) & (scaled < high)
-        gradient_x = gradient * inside if ctx.needs_input_grad[0] else None
+        scaled, rounded = ctx.saved_tensors
+        low, high, gradient_scale, shape = ctx.constants
+        gradient_x = torch.ops.aten.hardtanh_backward(gradient, scaled, low, high)
         gradient_step = None
         if ctx.needs_input_grad[1]:
-            slope = scaled.clamp(low, high).round_().sub_(scaled * inside).mul_(gradient)
+            slope = gradient * rounded
+            slope.addcmul_(gradient_x, scaled, value=-1.0)
             gradient_step = slope.sum_to_size(shape).mul_(gradient_scale)
         return gradient_x, gradient_step, None, None, None
 
@@ -61,8 +66,8 @@ class LearnedStep(torch.autograd.Function):
 class Quantizer(nn.Module):
     """Quantizes one tensor to `bits`.
 
-    It must see the tensor once while `observing` before it can be used: that sets whether it is
-    signed, and the first step sizes.
+    Before use it must see the tensor once between `observe(True)` and `observe(False)`: that sets
+    whether it is signed, and the first step sizes.
 
     Args:
         bits: Bit-width, 2 to 8.
@@ -76,8 +81,8 @@ class Quantizer(nn.Module):
         self.channels = channels
         self.signed = True
         self.ready = False
-        self.observing = False
         self.enabled = True
+        self._seen: list[Tensor] | None = None  # what reached it while it observes
         self.step = nn.Parameter(torch.ones(channels if channels is not None else 1))
 
     @property
@@ -90,15 +95,22 @@ class Quantizer(nn.Module):
         """Largest integer, Q_P."""
         return int(2 ** (self.bits - self.signed) - 1)
 
+    def observe(self, on: bool) -> None:
+        """Begin or end a pass that sets signedness and step from all tensors it meets."""
+        self._seen = [] if on else None
+
     def forward(self, x: Tensor) -> Tensor:
         """Quantize a tensor; weights have their output channels first, activations images."""
         if not self.enabled:
             return x
-        if self.observing:
-            self._observe(x.detach())
+        if self._seen is not None:
+            self._observe(x.detach(), self._seen)
         elif not self.ready:
-            raise ModelError("a quantizer is used before calibration; call calibrate() first.")
-        step = self.step
+            raise ModelError(
+                "a quantizer without a step size is used; call calibrate() on the network first, "
+                "with images that reach all of it."
+            )
+        step: Tensor = self.step
         if self.channels is not None:
             step = step.view(-1, *[1] * (x.dim() - 1))
         shared = x.numel() // x.shape[0]
@@ -112,12 +124,16 @@ class Quantizer(nn.Module):
         value = (x / self.step.view(shape)).clamp(self.low, self.high).round()
         return value.to(torch.int8 if self.signed else torch.uint8)
 
-    def _observe(self, x: Tensor) -> None:
-        self.signed = self.channels is not None or bool(x.min() < 0)
-        rows = x.flatten(1) if self.channels is not None else x.flatten()[None]
-        if self.channels is None and rows.shape[1] > _SAMPLE:
-            rows = rows[:, :: rows.shape[1] // _SAMPLE]
-        self.step.data = _least_squares_step(rows.float(), self.low, self.high)
+    def _observe(self, x: Tensor, seen: list[Tensor]) -> None:
+        if self.channels is not None:
+            rows: Tensor = x.flatten(1)
+        else:
+            negative = bool(x.min() < 0)
+            self.signed = negative or (bool(seen) and self.signed)  # a shared layer meets several
+            seen.append(_sample(x.flatten()))
+            rows = torch.cat(seen)[None]
+        with torch.no_grad():
+            self.step.copy_(_least_squares_step(rows.float(), self.low, self.high))
         self.ready = True
 
     def get_extra_state(self) -> Tensor:
@@ -129,9 +145,20 @@ class Quantizer(nn.Module):
         self.signed, self.ready = (bool(flag) for flag in state)
 
 
+def _sample(values: Tensor) -> Tensor:
+    """At most 2^15 values, drawn evenly but without the period of rows and columns."""
+    if len(values) <= _SAMPLE:
+        return values
+    index = torch.randint(len(values), (_SAMPLE,), generator=torch.Generator().manual_seed(0))
+    return values[index.to(values.device)]
+
+
 def _least_squares_step(rows: Tensor, low: int, high: int) -> Tensor:
     """For each row (`n x elements`) the step of least squared error, from a geometric grid."""
-    largest = rows.abs().amax(dim=1).clamp(min=1e-8)
+    largest = rows.abs().amax(dim=1)
+    # A step near zero could never be learned away: all-zero rows start like the largest one.
+    largest = torch.where(largest > 0, largest, largest.amax())
+    largest = torch.where(largest > 0, largest, 1.0)
     best = largest / high
     least = torch.full_like(best, torch.inf)
     for fraction in torch.logspace(-1.3, 0.1, _CANDIDATES).tolist():

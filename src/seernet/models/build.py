@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision import models
 
 from seernet.config import ModelConfig
 from seernet.errors import ModelError
@@ -21,6 +25,7 @@ from seernet.models.vgg_small import vgg_small
 logger = logging.getLogger(__name__)
 
 OWN: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "vgg_small": vgg_small}
+_AUXILIARY = ("googlenet", "inception_v3")  # build auxiliary heads unless told otherwise
 
 
 def build(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
@@ -81,66 +86,73 @@ def _users(name: str) -> Callable[..., nn.Module]:
     place, separator, function = name.rpartition(":")
     if not separator:
         raise ModelError(
-            f"unknown model {name!r}; use {', '.join(OWN)}, torchvision:<name>, "
+            f"unknown model {name!r}{_near(name)}; use {', '.join(OWN)}, torchvision:<name>, "
             "file.py:function or package.module:function."
         )
-    try:
-        module = _module_of_file(Path(place)) if place.endswith(".py") else None
-        module = module or importlib.import_module(place)
-        builder = getattr(module, function)
-    except FileNotFoundError as error:
-        raise ModelError(f"model file {place!r} does not exist; paths start at the root.") from error
-    except AttributeError as error:
-        raise ModelError(f"{place!r} has no function {function!r}; check model.name.") from error
-    except Exception as error:  # importing the user's file may raise anything
+    if place.endswith(".py") and not Path(place).is_file():
         raise ModelError(
-            f"cannot import {place!r} for model.name: {type(error).__name__}: {error}."
+            f"model file {place!r} does not exist; model.name starts at the repository's root."
+        )
+    try:
+        is_file = place.endswith(".py")
+        module = _module_of_file(Path(place)) if is_file else importlib.import_module(place)
+    except Exception as error:  # importing the user's code may raise anything
+        raise ModelError(
+            f"cannot import {place!r} of model.name: {type(error).__name__}: {error}; correct "
+            "the file or the name."
         ) from error
+    builder = getattr(module, function, None)
     if not callable(builder):
-        raise ModelError(f"{name!r} is not a function that returns a torch.nn.Module.")
+        raise ModelError(
+            f"{place!r} has no function {function!r} that returns a torch.nn.Module; check "
+            "model.name."
+        )
     return builder  # type: ignore[no-any-return]
 
 
-def _module_of_file(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def _near(name: str) -> str:
+    """A hint at names that look alike, or nothing."""
+    known = [*OWN, *(f"torchvision:{item}" for item in models.list_models(module=models))]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    inside = [item for item in known if item.endswith(f":{name}")]
+    near = list(dict.fromkeys([*inside, *close]))
+    return f" (near: {', '.join(near)})" if near else ""
+
+
+def _module_of_file(path: Path) -> ModuleType:
+    """Import a file; registered like any module, which dataclasses in it rely on."""
+    name = f"seernet_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
 def _torchvision(config: ModelConfig, num_classes: int) -> nn.Module:
-    from torchvision import models
-
     name = config.name.removeprefix("torchvision:")
     if name not in models.list_models(module=models):
-        import difflib
-
-        near = difflib.get_close_matches(name, models.list_models(module=models), n=3, cutoff=0.4)
-        raise ModelError(f"torchvision has no classifier {name!r}; near: {', '.join(near)}.")
+        raise ModelError(
+            f"torchvision has no classifier {name!r}{_near(config.name)}; check model.name."
+        )
     extra = {"aux_logits": False, "init_weights": False} if name in _AUXILIARY else {}
+    arguments = {"weights": None, "num_classes": num_classes} | extra | config.arguments
     try:
-        model = models.get_model(name, weights=None, num_classes=num_classes, **extra, **config.arguments)
-    except (TypeError, ValueError) as error:
+        model: nn.Module = models.get_model(name, **arguments)
+    except Exception as error:  # torchvision's builders check their arguments in many ways
         raise ModelError(
             f"torchvision's {name!r} does not take {config.arguments}: {error}; "
             "check model.arguments."
         ) from error
     if config.weights is not None:
         _load_weights(model, name, config.weights)
-    return model  # type: ignore[no-any-return]
-
-
-_AUXILIARY = ("googlenet", "inception_v3")
+    return model
 
 
 def _load_weights(model: nn.Module, name: str, weights: str) -> None:
     """Load published weights, leaving out a classifier of another number of classes."""
-    from torchvision import models
-
     try:
         choice = models.get_model_weights(name)[weights]
     except KeyError as error:
@@ -149,8 +161,8 @@ def _load_weights(model: nn.Module, name: str, weights: str) -> None:
             f"torchvision has no weights {weights!r} for {name!r}; choose from: {known}."
         ) from error
     try:
-        state = choice.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+        state = choice.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # the network, the disk, a damaged file: the remedy is the same
         raise ModelError(
             f"the weights {weights!r} of {name!r} cannot be fetched from {choice.url}: {error}; "
             "connect to the internet, put the file into the folder torch.hub.get_dir()/checkpoints,"
@@ -202,8 +214,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"checkpoint {path} does not exist; check model.checkpoint.")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling and parsing raise many types; all mean the same here

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from typing import Any
 
 import torch
@@ -58,14 +59,14 @@ def find_groups(
         try:
             dependencies = tp.DependencyGraph().build_dependency(model, image)
             found = list(dependencies.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]))
-        except Exception as error:  # its analysis fails in many ways; quantization still works
+        except Exception as error:  # noqa: BLE001 - many ways; quantization still works
             return [], {"all": f"torch-pruning cannot follow the network ({error!r:.120})"}
     order = {name: position for position, name in enumerate(seen.layers)}
     last = next(reversed(seen.layers))
     groups: list[ChannelGroup] = []
     kept: dict[str, str] = {}
     for items in found:
-        group, reason = _group(dependencies, items, names, order)
+        group, reason = _group(dependencies, items, names, seen)
         if group is None:
             continue
         if any(m.module == last and m.side == "out" for m in group.members):
@@ -79,7 +80,7 @@ def find_groups(
 
 
 def _group(
-    dependencies: Any, items: Any, names: dict[nn.Module, str], order: dict[str, int]
+    dependencies: Any, items: Any, names: dict[nn.Module, str], seen: Profile
 ) -> tuple[ChannelGroup | None, str | None]:
     """Translate one group of torch-pruning; the reason says why it cannot be pruned, if so."""
     channels = len(items[0].idxs)
@@ -92,14 +93,14 @@ def _group(
                 reason = "shared with a bare parameter"
             continue
         name = names[module]
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+            continue  # one slope for all channels
         if not isinstance(module, PRUNABLE):
             if list(module.parameters(recurse=False)):
                 reason = f"shared with {name} ({type(module).__name__})"
             continue
-        if ".".join(name.split(".")[:-1]) and isinstance(
-            _parent(names, name), _Stand
-        ):
-            reason = f"shared with {name.rpartition('.')[0]}, which stays whole"
+        if part := seen.opaque_part(name):
+            reason = f"shared with {part}, which stays whole"
             continue
         if isinstance(module, nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
             reason = f"shared with the grouped convolution {name}"
@@ -108,22 +109,22 @@ def _group(
         for side in sides:
             places = features.setdefault((name, side), {})
             places.update(zip(item.idxs, item.root_idxs, strict=True))
-    if any(len(places) % channels for places in features.values()):
+    if not all(_evenly(places, channels) for places in features.values()):
         reason = "coupled with a part of other channels only"
-    producers = [n for (n, side) in features if side == "out" and n in order]
+    producers = [n for n in seen.layers if (n, "out") in features]
     if not producers:
         return None, None
     members = tuple(
         Member(name, "in" if side == "in" else "out", _runs(places))
         for (name, side), places in sorted(features.items())
     )
-    root = min(producers, key=lambda name: order[name])
-    return ChannelGroup(root, channels, members), reason
+    return ChannelGroup(producers[0], channels, members), reason
 
 
-def _parent(names: dict[nn.Module, str], name: str) -> nn.Module | None:
-    parent = name.rpartition(".")[0]
-    return next((module for module, known in names.items() if known == parent), None)
+def _evenly(places: dict[int, int], channels: int) -> bool:
+    """Whether each channel has the same number of features."""
+    counts = Counter(places.values())
+    return len(counts) == channels and len(set(counts.values())) == 1
 
 
 def _runs(places: dict[int, int]) -> tuple[Run, ...]:
@@ -160,10 +161,10 @@ def _without_opaque(model: nn.Module, image: Tensor, seen: Profile) -> nn.Module
 
     handles = [
         model.get_submodule(name).register_forward_hook(
-            lambda m, i, o, name=name: watch(name, i, o)  # type: ignore[misc]
+            lambda _, i, o, name=name: watch(name, i, o)  # type: ignore[misc]
         )
         for name in seen.opaque
-        if name
+        if name and not isinstance(model.get_submodule(name), nn.Conv2d)
     ]
     with torch.no_grad():
         model(image)

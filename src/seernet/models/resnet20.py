@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
         """Map `n x c x h x w` to `n x channels x h/stride x w/stride`."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu(out + self.shortcut(x))
+        return self.relu(out + self.shortcut(x))  # type: ignore[no-any-return]
 
 
 class ResNet20(nn.Module):

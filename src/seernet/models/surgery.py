@@ -30,7 +30,8 @@ def remove_channels(
         for member in group.members:
             place = (member.module, member.side)
             if place not in features:
-                features[place] = torch.ones(_width(modules[member.module], member.side)) > 0
+                size = width(modules[member.module], member.side)
+                features[place] = torch.ones(size, dtype=torch.bool)
             features[place] &= feature_mask(member, keep[group.name], len(features[place]))
     for (name, side), mask in features.items():
         _slice(modules[name], side, mask.nonzero().flatten())
@@ -54,7 +55,8 @@ def is_depthwise(module: nn.Module) -> bool:
     )
 
 
-def _width(module: nn.Module, side: str) -> int:
+def width(module: nn.Module, side: str) -> int:
+    """Features on the `in` or `out` side of a module whose channels can be removed."""
     if isinstance(module, nn.Conv2d):
         return module.in_channels if side == "in" else module.out_channels
     if isinstance(module, nn.Linear):
@@ -67,30 +69,23 @@ def _width(module: nn.Module, side: str) -> int:
 
 
 def _slice(module: nn.Module, side: str, index: Tensor) -> None:
-    if isinstance(module, nn.Conv2d) and is_depthwise(module):
-        if side == "out":
-            _select(module, ("weight", "bias"), 0, index)
-            module.in_channels = module.out_channels = module.groups = len(index)
-    elif isinstance(module, nn.Conv2d):
-        if side == "out":
-            _select(module, ("weight", "bias"), 0, index)
-            module.out_channels = len(index)
-        else:
-            _select(module, ("weight",), 1, index)
-            module.in_channels = len(index)
-    elif isinstance(module, nn.Linear):
-        if side == "out":
-            _select(module, ("weight", "bias"), 0, index)
-            module.out_features = len(index)
-        else:
-            _select(module, ("weight",), 1, index)
-            module.in_features = len(index)
-    elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+    """Keep the features of one side of a module, in place."""
+    size = len(index)
+    if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         _select(module, ("weight", "bias", "running_mean", "running_var"), 0, index)
-        module.num_features = len(index)
+        module.num_features = size
     elif isinstance(module, nn.PReLU):
         _select(module, ("weight",), 0, index)
-        module.num_parameters = len(index)
+        module.num_parameters = size
+    elif is_depthwise(module):
+        if side == "out":  # its input is the same channels
+            _select(module, ("weight", "bias"), 0, index)
+            module.in_channels = module.out_channels = module.groups = size  # type: ignore[assignment]
+    else:
+        names, axis = (("weight", "bias"), 0) if side == "out" else (("weight",), 1)
+        _select(module, names, axis, index)
+        kind = "channels" if isinstance(module, nn.Conv2d) else "features"
+        setattr(module, f"{side}_{kind}", size)
 
 
 def _select(module: nn.Module, names: tuple[str, ...], axis: int, index: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Policies, the space they live in, their cost, and the budgets on it: pure values, no networks."""
 
-from seernet.policy.budget import Bound, bounds, check_budgets
+from seernet.policy.budget import Bound, bounds, check_budgets, checked_space
 from seernet.policy.cost import CostModel, Costs
 from seernet.policy.features import FeatureMap
 from seernet.policy.policy import FULL_BITS, Policy
@@ -16,4 +16,5 @@ __all__ = [
     "SearchSpace",
     "bounds",
     "check_budgets",
+    "checked_space",
 ]

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seernet.config import BudgetConfig
+from seernet.config import BudgetConfig, SpaceConfig
 from seernet.errors import BudgetError
+from seernet.graph import NetworkGraph
 from seernet.policy.cost import CostModel
+from seernet.policy.space import SearchSpace
 
 UNITS = {"bops": ("GBOPs", 1e9), "macs": ("MMACs", 1e6), "size_bytes": ("kB", 1e3)}
+_BASE_UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Bound:
 
     cost: str
     limit: float
+
+    @property
+    def unit(self) -> str:
+        """Base unit of the cost."""
+        return _BASE_UNITS[self.cost]
 
     def evaluate(self, model: CostModel, u: Tensor) -> Tensor:
         """The bounded cost of `n x d` relaxed policies."""
@@ -43,6 +51,15 @@ def bounds(config: BudgetConfig, model: CostModel) -> tuple[Bound, ...]:
         limit = value * float(getattr(baseline, cost)) if relative else float(value)
         found[cost] = min(limit, found.get(cost, limit))
     return tuple(Bound(cost, limit) for cost, limit in sorted(found.items()))
+
+
+def checked_space(
+    graph: NetworkGraph, config: SpaceConfig, budgets: Mapping[str, BudgetConfig]
+) -> SearchSpace:
+    """The search space, once it is sure that every budget can be met in it; see `check_budgets`."""
+    space = SearchSpace(graph, config)
+    check_budgets(budgets, CostModel(space))
+    return space
 
 
 def check_budgets(budgets: Mapping[str, BudgetConfig], model: CostModel) -> None:

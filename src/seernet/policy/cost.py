@@ -8,6 +8,7 @@ integers below 2^53, in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -60,11 +61,11 @@ class CostModel:
         self._inputs = self._mixing([(x.in_features, x.inputs) for x in layers])
         self._outputs = self._mixing([(x.out_features, x.outputs) for x in layers])
         self._norms = self._mixing([(x.features, x.inputs) for x in graph.norms])
+        self._norm_floats = torch.tensor([x.floats for x in graph.norms], dtype=torch.float64)
         self._depthwise = torch.tensor([x.depthwise for x in layers])
         pairs = [x.out_features * (1 if x.depthwise else x.in_features) for x in layers]
-        self._pairs = torch.tensor(pairs, dtype=torch.float64)
-        self._macs = torch.tensor([x.macs for x in layers], dtype=torch.float64)
-        self._weights = torch.tensor([x.weights for x in layers], dtype=torch.float64)
+        self._macs = _ratios([x.macs for x in layers], pairs)
+        self._weights = _ratios([x.weights for x in layers], pairs)
         self._bias = torch.tensor([float(x.bias) for x in layers], dtype=torch.float64)
         self._whole_macs = float(sum(x.macs for x in graph.whole))
         self._whole_parameters = float(sum(x.parameters for x in graph.whole))
@@ -85,19 +86,18 @@ class CostModel:
     def baseline(self) -> Costs:
         """Costs of the uncompressed network at 32 bits; tensors of one."""
         value = torch.tensor([[float(c.values[-1]) for c in self.space.coordinates]])
-        full = torch.full((1, len(self._macs)), float(FULL_BITS), dtype=torch.float64)
+        full = torch.full((1, len(self._fixed)), float(FULL_BITS), dtype=torch.float64)
         return self._costs(value.double(), full, full)
 
     def layer_macs(self, u: Tensor) -> Tensor:
         """MACs of each layer, `n x layers`."""
-        return self._macs * self._kept_pairs(self.space.physical(u)) / self._pairs
+        return _times(self._macs, self._kept_pairs(self.space.physical(u)))
 
     def _costs(self, value: Tensor, weight_bits: Tensor, act_bits: Tensor) -> Costs:
         pairs = self._kept_pairs(value)
-        macs = self._macs * pairs / self._pairs
-        weights = self._weights * pairs / self._pairs
+        macs, weights = _times(self._macs, pairs), _times(self._weights, pairs)
         outputs = self._kept(value, self._outputs)
-        norms = 2.0 * self._kept(value, self._norms).sum(dim=1) + self._whole_parameters
+        norms = self._kept(value, self._norms) @ self._norm_floats + self._whole_parameters
         scales = (weight_bits < FULL_BITS) * outputs + (act_bits < FULL_BITS)
         floats = self._bias * outputs + scales
         return Costs(
@@ -134,3 +134,18 @@ class CostModel:
         constant, matrix = mixing
         return constant + value @ matrix.T
 
+
+def _ratios(amounts: list[int], pairs: list[int]) -> tuple[Tensor, Tensor]:
+    """Amount for each channel pair as a reduced fraction: small terms stay exact in float64."""
+    common = [math.gcd(amount, pair) for amount, pair in zip(amounts, pairs, strict=True)]
+    parts = [
+        [value // divisor for value, divisor in zip(values, common, strict=True)]
+        for values in (amounts, pairs)
+    ]
+    numerator, denominator = torch.tensor(parts, dtype=torch.float64)
+    return numerator, denominator
+
+
+def _times(ratio: tuple[Tensor, Tensor], pairs: Tensor) -> Tensor:
+    numerator, denominator = ratio
+    return numerator * pairs / denominator

@@ -39,7 +39,7 @@ class FeatureMap:
             [share[c.name] if c.kind == kind else 0.0 for c in space.coordinates]
             for kind in ("weight_bits", "act_bits")
         ]
-        sums.append([c.kind == "pruning_ratio" and 1.0 or 0.0 for c in space.coordinates])
+        sums.append([float(c.kind == "pruning_ratio") for c in space.coordinates])
         weights = torch.tensor(sums, dtype=torch.float64)
         self._weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-300)
 

@@ -36,23 +36,21 @@ class Policy:
         """Read what `to_dict` gave; other keys are ignored.
 
         Raises:
-            PolicyError: If a part is missing or is not a number.
+            PolicyError: If a part is missing or is not a (whole) number.
         """
         try:
             return cls(
                 {str(k): float(v) for k, v in document["pruning_ratio"].items()},
-                {str(k): int(v) for k, v in document["weight_bits"].items()},
-                {str(k): int(v) for k, v in document["act_bits"].items()},
+                _whole_numbers(document["weight_bits"]),
+                _whole_numbers(document["act_bits"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise PolicyError(f"not a policy: {error!r}; run the optimize stage again.") from error
 
     def to_row(self) -> dict[str, float | int]:
         """One flat row of a table: `pruning_ratio/<group>`, `weight_bits/<layer>`, ..."""
         return {
-            f"{kind}/{name}": value
-            for kind in KINDS
-            for name, value in getattr(self, kind).items()
+            f"{kind}/{name}": value for kind in KINDS for name, value in getattr(self, kind).items()
         }
 
     @classmethod
@@ -68,3 +66,12 @@ class Policy:
     def key(self) -> str:
         """A canonical text: equal for equal policies, whatever the order of their entries."""
         return json.dumps(self.to_dict(), sort_keys=True)
+
+
+def _whole_numbers(entries: Mapping[str, Any]) -> dict[str, int]:
+    """Bit-widths, also where a table stores them as reals."""
+    bits = {str(name): int(float(value)) for name, value in entries.items()}
+    for name, value in entries.items():
+        if float(value) != bits[str(name)]:
+            raise ValueError(f"{value} bits for {name}")
+    return bits

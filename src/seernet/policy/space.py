@@ -40,6 +40,9 @@ class SearchSpace:
     Args:
         graph: The traced network.
         config: The `space` section.
+
+    Raises:
+        PolicyError: If there is nothing to search.
     """
 
     def __init__(self, graph: NetworkGraph, config: SpaceConfig) -> None:
@@ -58,6 +61,11 @@ class SearchSpace:
             + [Coordinate("weight_bits", name, tuple(config.weight_bits)) for name in searched]
             + [Coordinate("act_bits", name, tuple(config.act_bits)) for name in searched]
         )
+        if not self.coordinates:
+            raise PolicyError(
+                "the network leaves nothing to search: it has no prunable channels and no layer "
+                "besides the first and the last; set space.edge_bits to null."
+            )
         self.low = torch.tensor([c.values[0] for c in self.coordinates], dtype=torch.float64)
         self.high = torch.tensor([c.values[-1] for c in self.coordinates], dtype=torch.float64)
         self._channels = {group.name: group.channels for group in graph.groups}
@@ -144,24 +152,42 @@ class SearchSpace:
         return Policy(ratio, bits["weight_bits"], bits["act_bits"])
 
     def _row(self, policy: Policy) -> list[int]:
+        self._check(policy)
         kept = self.kept_channels(policy)
         row = []
-        for coordinate in self.coordinates:
-            try:
-                source = kept if coordinate.kind == "pruning_ratio" else None
-                value = (source or getattr(policy, coordinate.kind))[coordinate.name]
-            except KeyError as error:
+        for c in self.coordinates:
+            value = kept[c.name] if c.kind == "pruning_ratio" else getattr(policy, c.kind)[c.name]
+            if value not in c.values:
+                what = "kept channels" if c.kind == "pruning_ratio" else c.kind
                 raise PolicyError(
-                    f"the policy names no {coordinate.kind} for {coordinate.name!r}; it belongs to "
-                    "another network."
-                ) from error
-            if value not in coordinate.values:
-                raise PolicyError(
-                    f"{coordinate.kind} of {coordinate.name!r} leaves {value}, which is not one of "
-                    f"{list(coordinate.values)}; it belongs to another space."
+                    f"{what} of {c.name!r} must be one of {list(c.values)}, not {value}; the "
+                    "policy belongs to another space."
                 )
             row.append(value)
         return row
+
+    def _check(self, policy: Policy) -> None:
+        """Refuse a policy that names other groups and layers, or other fixed bits."""
+        layers = {layer.name for layer in self.graph.layers}
+        expected = {
+            "pruning_ratio": set(self._channels),
+            "weight_bits": layers,
+            "act_bits": layers,
+        }
+        for kind, names in expected.items():
+            odd = sorted(names ^ set(getattr(policy, kind)))
+            if odd:
+                raise PolicyError(
+                    f"the policy's {kind} and the network differ in {', '.join(odd[:3])}; the "
+                    "policy belongs to another network."
+                )
+        for name, bits in self.fixed_bits.items():
+            for kind in ("weight_bits", "act_bits"):
+                if getattr(policy, kind)[name] != bits:
+                    raise PolicyError(
+                        f"{kind} of {name!r} must be {bits} (space.edge_bits), not "
+                        f"{getattr(policy, kind)[name]}; the policy belongs to another space."
+                    )
 
 
 def _channel_counts(channels: int, config: SpaceConfig) -> tuple[int, ...]:
