@@ -1,0 +1,201 @@
+"""Measuring one policy: compress, calibrate, train for a short fixed schedule, score.
+
+The score is read on the search split, which no training sees. Its seed derives from the policy and
+the thread count is fixed, so a result depends neither on the order nor on the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seernet import artifacts
+from seernet.compression import compress, count, recalibrate_norms
+from seernet.config import DataConfig, EvaluationConfig, ModelConfig, Params
+from seernet.data import Augment, Dataset
+from seernet.errors import ModelError, PolicyError, TrainingError
+from seernet.evaluation.baseline import inputs, load_baseline
+from seernet.graph import NetworkGraph
+from seernet.policy import Policy
+from seernet.store import code_digest, digest, files_digest
+from seernet.training import (
+    EVALUATION_BATCH,
+    Distillation,
+    Recipe,
+    make_optimizer,
+    make_task,
+    score,
+    seeded,
+    train_steps,
+)
+
+CODE = (
+    "compression",
+    "data",
+    "evaluation/baseline",
+    "evaluation/evaluator",
+    "graph",
+    "models",
+    "policy",
+    "training",
+)
+# What torch and its libraries say when the machine, not the policy, is to blame.
+_MACHINE = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "cuda error")
+
+
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """All that decides a measurement beside its policy; small, and passed to worker processes.
+
+    Attributes:
+        prepared: Folder of the prepared data.
+        baseline: Folder of the baseline network and its graph.
+        data: The `data` section.
+        model: The `model` section.
+        config: The `sample.evaluation` section.
+        seed: Seed of the pipeline.
+        device: Device of the evaluations.
+    """
+
+    prepared: Path
+    baseline: Path
+    data: DataConfig
+    model: ModelConfig
+    config: EvaluationConfig
+    seed: int
+    device: str
+
+    @classmethod
+    def of(cls, params: Params, device: str) -> EvaluationSpec:
+        """What decides a measurement in the pipeline's own folders."""
+        return cls(
+            prepared=artifacts.PREPARED,
+            baseline=artifacts.BASELINE,
+            data=params.data,
+            model=params.model,
+            config=params.sample.evaluation,
+            seed=params.seed,
+            device=device,
+        )
+
+    def digest(self) -> str:
+        """Hash of everything that decides a score beside the policy."""
+        return digest(
+            {
+                **inputs(self.prepared, self.data, self.model, self.device),
+                "baseline": files_digest(self.baseline),
+                "config": self.config.model_dump(),
+                "seed": self.seed,
+                "code": code_digest(CODE),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One measurement.
+
+    Attributes:
+        score: On the search split, in [0, 1]; None if it failed.
+        train_macs: Compute that it took, in MACs.
+        error: Why it failed, or empty.
+        final: Whether measuring again would give the same; not so if memory ran out.
+    """
+
+    score: float | None
+    train_macs: int
+    error: str = ""
+    final: bool = True
+
+
+class Evaluator:
+    """Measures policies of one network on one device.
+
+    Args:
+        spec: What decides a measurement.
+    """
+
+    def __init__(self, spec: EvaluationSpec) -> None:
+        device = torch.device(spec.device)
+        self.spec = spec
+        self.graph = NetworkGraph.load(spec.baseline / "graph.json")
+        self.dataset = Dataset.open(spec.prepared, device, workers=0)
+        self.model = load_baseline(spec.baseline, spec.model, self.dataset.info).to(device)
+        self.images = self.dataset.subset("train", spec.config.calibration_images, spec.seed)
+        self.task = make_task(self.dataset.info.task)
+
+    def evaluate(self, policy: Policy) -> Evaluation:
+        """Measure one policy; a failure of the measurement itself is a result, not an exception.
+
+        Raises:
+            SeerNetError: If data or baseline, which all policies share, are at fault.
+        """
+        torch.set_num_threads(self.spec.config.threads)
+        seed = int(digest([policy.to_dict(), self.spec.seed])[:12], 16)
+        spent = 0
+        try:
+            network = compress(self.model, policy, self.graph, self.images)
+            spent = self._train_macs(count(network, self.graph.input_shape).macs)
+            self._train(network, seed)
+            batches = self.dataset.loader("search", EVALUATION_BATCH).epoch(0)
+            return Evaluation(score(network, batches, self.task)["score"], spent)
+        except (ModelError, PolicyError, TrainingError, RuntimeError, MemoryError) as error:
+            return _failed(error, spent)
+
+    def _train(self, network: nn.Module, seed: int) -> None:
+        config = self.spec.config
+        recipe = Recipe(
+            learning_rate=config.learning_rate,
+            step_learning_rate=config.step_learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            steps=config.steps,
+            precision=config.precision,
+        )
+        soft = Distillation(self.model.eval(), config.distillation, config.temperature)
+        optimizer = make_optimizer(network, recipe)
+        with seeded(seed):
+            train_steps(network, self._batches(seed), self.task, optimizer, recipe, soft=soft)
+        recalibrate_norms(network, self.images)
+
+    def _batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        augment = Augment(self.spec.data.crop_padding, self.spec.data.flip)
+        size = self.spec.config.batch_size
+        loader = self.dataset.loader("train", size, augment=augment, seed=seed)
+        epochs = (loader.epoch(number) for number in itertools.count())
+        return itertools.islice(itertools.chain.from_iterable(epochs), self.spec.config.steps)
+
+    def _train_macs(self, macs: int) -> int:
+        config = self.spec.config
+        counts = self.dataset.info.counts
+        trained = 3 * config.steps * min(config.batch_size, counts["train"])
+        return macs * (trained + 3 * len(self.images) + counts["search"])
+
+
+def _failed(error: Exception, spent: int) -> Evaluation:
+    cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    machine = isinstance(error, MemoryError) or any(t in cause.lower() for t in _MACHINE)
+    return Evaluation(None, spent, cause, final=not machine)
+
+
+@functools.lru_cache(maxsize=1)
+def _evaluator(spec: str) -> Evaluator:
+    return Evaluator(_SPECS[spec])
+
+
+_SPECS: dict[str, EvaluationSpec] = {}
+
+
+def evaluate_policy(job: tuple[EvaluationSpec, dict[str, Any]]) -> Evaluation:
+    """Measure one policy in a worker process, which keeps network and data between calls."""
+    spec, policy = job
+    name = repr(spec)
+    _SPECS.setdefault(name, spec)
+    return _evaluator(name).evaluate(Policy.from_dict(policy))

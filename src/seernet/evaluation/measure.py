@@ -1,0 +1,67 @@
+"""Measuring many policies: side by side, each kept at once, none measured twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import asdict
+
+from seernet.evaluation.evaluator import Evaluation, EvaluationSpec, evaluate_policy
+from seernet.parallel import completed
+from seernet.policy import Policy
+from seernet.progress import Bar
+from seernet.store import Store, digest
+
+
+class Measurer:
+    """Measures lists of policies through an executor and the store.
+
+    Args:
+        spec: What decides a measurement beside its policy.
+        store: Where finished measurements are kept.
+        executor: Where new ones run.
+        bar: Progress bar to advance by one for each policy, or None.
+
+    Attributes:
+        reused: How many policies the store already knew.
+    """
+
+    def __init__(
+        self, spec: EvaluationSpec, store: Store, executor: Executor, bar: Bar | None = None
+    ) -> None:
+        self._spec = spec
+        self._digest = spec.digest()
+        self._store = store
+        self._executor = executor
+        self._bar = bar
+        self.reused = 0
+
+    def __call__(self, policies: Sequence[Policy]) -> list[Evaluation]:
+        """Measure policies; the results come in their order.
+
+        A failure that is not final is reported, but not kept: a later run measures it again.
+
+        Raises:
+            SeerNetError: If a worker process died. Finished measurements are kept.
+        """
+        keys = [digest([self._digest, policy.to_dict()]) for policy in policies]
+        found = {key: Evaluation(**record) for key, record in self._store.get(keys).items()}
+        known = sum(key in found for key in keys)
+        self.reused += known
+        self._advance(known)
+        new = {key: p for key, p in zip(keys, policies, strict=True) if key not in found}
+        jobs = [(self._spec, policy.to_dict()) for policy in new.values()]
+        # Closed even if the store fails: what has not begun would otherwise still be measured.
+        with closing(completed(self._executor, evaluate_policy, jobs)) as results:
+            for index, evaluation in results:
+                key = list(new)[index]
+                found[key] = evaluation
+                if evaluation.final:
+                    self._store.put(key, asdict(evaluation))
+                self._advance(keys.count(key))
+        return [found[key] for key in keys]
+
+    def _advance(self, count: int) -> None:
+        if self._bar is not None:
+            self._bar.update(count)

@@ -1,0 +1,65 @@
+"""Where measurements run: a `concurrent.futures.Executor` of processes, one result at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+from seernet.errors import SeerNetError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def local_executor(workers: int) -> Executor:
+    """Fresh processes (spawned, so that no state of this one leaks into a result)."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Let a worker end at once, and silently, when its parent is interrupted or killed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
+
+
+def _outlive_nobody() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # returns when it is gone, even after SIGKILL
+        os._exit(1)
+
+
+def completed(
+    executor: Executor, function: Callable[[Item], Result], items: Sequence[Item]
+) -> Generator[tuple[int, Result]]:
+    """Run `function` on all items; yield each item's index and result as soon as it is there.
+
+    Raises:
+        SeerNetError: If a worker process died; all results that were there are yielded before.
+    """
+    futures: dict[Future[Result], int] = {}
+    broken: BaseException | None = None
+    try:
+        for index, item in enumerate(items):
+            futures[executor.submit(function, item)] = index
+        for future in as_completed(futures):
+            if isinstance(future.exception(), BrokenExecutor):
+                broken = future.exception()
+            else:
+                yield futures[future], future.result()
+        if broken is not None:
+            raise broken
+    except BrokenExecutor as error:
+        raise SeerNetError(
+            "a worker process died (killed, or out of memory); finished measurements are kept: "
+            "run again, with fewer sample.workers if memory ran out."
+        ) from error
+    finally:
+        for future in futures:
+            future.cancel()

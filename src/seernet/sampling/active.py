@@ -1,0 +1,141 @@
+"""The active sampling loop: an initial design, then rounds of fit, search and measurement.
+
+The search core alone: what measures a policy is a function, so one's own training loop can stand
+in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seernet.config import PredictorConfig, SampleConfig
+from seernet.errors import SeerNetError
+from seernet.policy import FeatureMap, Policy, SearchSpace
+from seernet.predictor import Predictor, fit
+from seernet.sampling.acquisition import ACQUISITIONS, Belief
+from seernet.sampling.design import SpreadDesign
+from seernet.sampling.evolution import Evolution, diverse
+
+_RANDOM_SEED = 7919
+_PROPOSALS = 1 << 20
+_FEWEST = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One policy that was measured (or failed to be).
+
+    Attributes:
+        round: 0 for the initial design and for random policies, then 1, 2, ...
+        origin: `initial`, `active` or `random`.
+        policy: The policy.
+        score: Its score, None if the measurement failed.
+    """
+
+    round: int
+    origin: str
+    policy: Policy
+    score: float | None
+
+
+Measure = Callable[[Sequence[Policy]], Sequence[float | None]]
+
+
+class ActiveSampler:
+    """Chooses and measures policies.
+
+    The first n policies of a longer run are those of a shorter one: `initial` and `batch` decide
+    them, the total only where to stop.
+
+    Args:
+        space: The search space.
+        sample: The `sample` section.
+        predictor: The `predictor` section.
+        seed: Seed of the pipeline.
+    """
+
+    def __init__(
+        self, space: SearchSpace, sample: SampleConfig, predictor: PredictorConfig, seed: int
+    ) -> None:
+        self.space = space
+        self.config = sample
+        self.predictor = predictor
+        self.seed = seed
+        self.features = FeatureMap(space)
+        low, high = sample.cost_range
+        self.design = SpreadDesign(space, (low, high), seed)
+
+    def random_policies(self) -> list[Policy]:
+        """As many policies as `sample.evaluations`, from the same design, for random search."""
+        low, high = self.config.cost_range
+        design = SpreadDesign(self.space, (low, high), self.seed + _RANDOM_SEED)
+        return self.space.decode(design.draw_many(0, self.config.evaluations))
+
+    def initial_policies(self) -> list[Policy]:
+        """The initial design."""
+        count = min(self.config.initial, self.config.evaluations)
+        return self.space.decode(self.design.draw_many(0, count))
+
+    def run(self, measure: Measure) -> list[Measured]:
+        """Run the loop.
+
+        Args:
+            measure: Scores of policies in their order, None where a measurement failed.
+
+        Returns:
+            All policies that were measured, in order.
+
+        Raises:
+            SeerNetError: If nearly all measurements of the initial design failed.
+        """
+        policies = self.initial_policies()
+        scores = measure(policies)
+        measured = [Measured(0, "initial", p, s) for p, s in zip(policies, scores, strict=True)]
+        number = 0
+        while len(measured) < self.config.evaluations:
+            number += 1
+            count = min(self.config.batch, self.config.evaluations - len(measured))
+            batch = self.propose(measured, number)[:count]
+            if not batch:
+                break  # the space is exhausted
+            scores = measure(batch)
+            measured += [
+                Measured(number, "active", p, s) for p, s in zip(batch, scores, strict=True)
+            ]
+        return measured
+
+    def propose(self, measured: Sequence[Measured], number: int) -> list[Policy]:
+        """A full batch of policies worth measuring next, given those measured so far."""
+        known = self.space.encode([m.policy for m in measured])
+        first = _PROPOSALS + number * self.config.population
+        population = self.design.draw_many(first, self.config.population)
+        evolution = Evolution(
+            self.design,
+            self.config.batch,
+            self.config.generations,
+            self.seed * 1_000_003 + number,
+        )
+        if self.config.acquisition == "random":
+            values = torch.ones(len(population), dtype=torch.float64)
+        else:
+            belief = Belief(self._fit(measured, known), self.features, self.design.cost)
+            acquisition = ACQUISITIONS[self.config.acquisition]
+            population = evolution.run(lambda u: acquisition(belief, u), population)
+            values = acquisition(belief, population)
+        niche = evolution.niche(population)
+        return self.space.decode(diverse(population, values, niche, known, self.config.batch))
+
+    def _fit(self, measured: Sequence[Measured], known: Tensor) -> Predictor:
+        good = [i for i, m in enumerate(measured) if m.score is not None]
+        if len(good) < _FEWEST:
+            raise SeerNetError(
+                f"only {len(good)} of {len(measured)} measurements succeeded, {_FEWEST} are needed "
+                "to go on; lower sample.evaluation.learning_rate, or check the network."
+            )
+        scores = torch.tensor([measured[i].score for i in good], dtype=torch.float64)
+        family = "gp" if self.predictor.family == "auto" else self.predictor.family
+        return fit(family, self.features(known[good]), scores, self.predictor, self.seed)

@@ -1,0 +1,104 @@
+"""Policies spread over cost: the initial design, and the random search it is compared with.
+
+Independent uniform draws per layer all cost about the same, because sums concentrate. So each
+policy first draws the cost it is to have, log-uniformly over the range of interest (a golden-ratio
+sequence, which fills the range evenly at every length), then a random profile over coordinates, and
+the profile is shifted until the cost is met.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from seernet.errors import ConfigError
+from seernet.policy import CostModel, SearchSpace
+
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+_BISECTIONS = 40
+_ATTEMPTS = 50
+
+
+class SpreadDesign:
+    """A sequence of discrete policies whose costs fill a range; the n-th never depends on n.
+
+    Args:
+        space: The search space.
+        cost_range: Smallest and largest BOPs, relative to the baseline at 32 bits.
+        seed: Seed of the sequence.
+
+    Raises:
+        ConfigError: If no policy of the space lies in the range.
+    """
+
+    def __init__(self, space: SearchSpace, cost_range: tuple[float, float], seed: int) -> None:
+        self.space = space
+        self.cost = CostModel(space)
+        self.seed = seed
+        baseline = float(self.cost.baseline().bops)
+        ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
+        cheapest, dearest = (self.cost(ends).bops / baseline).tolist()
+        self.low = baseline * max(cost_range[0], cheapest)
+        self.high = baseline * min(cost_range[1], dearest)
+        if self.low >= self.high:
+            raise ConfigError(
+                f"sample.cost_range {list(cost_range)} holds no policy of the search space, whose "
+                f"costs run from {cheapest:.4g} to {dearest:.4g} of the baseline; widen it."
+            )
+
+    def inside(self, u: Tensor) -> Tensor:
+        """Which of `n x d` policies cost what the range allows."""
+        bops = self.cost(u).bops
+        inside: Tensor = (bops >= self.low) & (bops <= self.high)
+        return inside
+
+    def draw(self, index: int) -> Tensor:
+        """The policy at a place of the sequence, a discrete point of `d`."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        phase = torch.rand(1, generator=torch.Generator().manual_seed(self.seed)).item()
+        share = (phase + index * _GOLDEN) % 1.0
+        target = self.low * (self.high / self.low) ** share
+        for _ in range(_ATTEMPTS):
+            candidate = self.space.round(self._shifted(self._profile(generator), target)[None])
+            if bool(self.inside(candidate)):
+                return candidate[0]
+        return self._nearest(generator, target)
+
+    def draw_many(self, start: int, count: int) -> Tensor:
+        """Consecutive policies of the sequence, `count x d`."""
+        return torch.stack([self.draw(start + i) for i in range(count)])
+
+    def _profile(self, generator: torch.Generator) -> Tensor:
+        """Random logits: one level a kind (channels, weights, inputs), and one a coordinate."""
+        kinds = sorted({c.kind for c in self.space.coordinates})
+        level = torch.randn(len(kinds), generator=generator, dtype=torch.float64)
+        of_kind = torch.tensor([kinds.index(c.kind) for c in self.space.coordinates])
+        noise = torch.randn(self.space.dimension, generator=generator, dtype=torch.float64)
+        return level[of_kind] + 1.5 * noise
+
+    def _shifted(self, profile: Tensor, target: float) -> Tensor:
+        """Shift logits until the relaxed cost is the target, by bisection."""
+        low, high = -30.0, 30.0
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            above = float(self.cost(torch.sigmoid(profile + middle)[None]).bops) > target
+            low, high = (low, middle) if above else (middle, high)
+        return torch.sigmoid(profile + low)
+
+    def _nearest(self, generator: torch.Generator, target: float) -> Tensor:
+        """A narrow range can be missed by rounding: the best of many tries, or an error."""
+        tries = torch.stack(
+            [self._shifted(self._profile(generator), target) for _ in range(_ATTEMPTS)]
+        )
+        points = self.space.round(tries)
+        bops = self.cost(points).bops
+        misfit = (bops.log() - math.log(target)).abs()
+        misfit[~self.inside(points)] = torch.inf
+        if not bool(misfit.isfinite().any()):
+            raise ConfigError(
+                "no policy with a cost inside sample.cost_range was found in "
+                f"{2 * _ATTEMPTS} tries; widen the range, or refine the space."
+            )
+        return points[int(misfit.argmin())]

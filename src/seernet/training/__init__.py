@@ -1,0 +1,23 @@
+"""Training: the task seam, the steps, and resumable runs over epochs."""
+
+from seernet.training.checkpoint import remove_progress
+from seernet.training.fit import EVALUATION_BATCH, Fit, Plan, fit, train_macs
+from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
+from seernet.training.task import Distillation, Task, make_task
+
+__all__ = [
+    "EVALUATION_BATCH",
+    "Distillation",
+    "Fit",
+    "Plan",
+    "Recipe",
+    "Task",
+    "fit",
+    "make_optimizer",
+    "make_task",
+    "remove_progress",
+    "score",
+    "seeded",
+    "train_macs",
+    "train_steps",
+]

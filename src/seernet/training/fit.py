@@ -1,0 +1,134 @@
+"""Training over epochs: the best epoch on the search split is kept, and interruptions cost one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from seernet.config import FinetuneConfig, TrainConfig
+from seernet.data import Augment, Dataset
+from seernet.progress import bar
+from seernet.training.checkpoint import Progress, load_progress, save_progress
+from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
+from seernet.training.task import Distillation, Task, make_task
+
+EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything `fit` needs beside the network and the data.
+
+    Attributes:
+        config: The schedule.
+        augment: Augmentation of training images.
+        seed: Seed of the order and augmentation of images, and of dropout.
+        before_score: Called on the network before each scoring, e.g. to re-estimate norms.
+        teacher: The network whose soft targets are mixed in, if `config` asks for it.
+        checkpoint: File that holds the progress until the run is complete; None keeps none.
+        on_epoch: Called with each row of the history, those of a resumed run included.
+        label: What the progress bar says.
+    """
+
+    config: TrainConfig
+    augment: Augment
+    seed: int
+    before_score: Callable[[nn.Module], None] | None = None
+    teacher: nn.Module | None = None
+    checkpoint: Path | None = None
+    on_epoch: Callable[[dict[str, float]], None] | None = None
+    label: str = "training"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Outcome of a training run.
+
+    Attributes:
+        best_epoch: Epoch (from 1) whose network was kept; 0 is the network before training.
+        search_score: Its score on the search split.
+        history: One row an epoch: `epoch`, `loss`, `score`.
+    """
+
+    best_epoch: int
+    search_score: float
+    history: list[dict[str, float]]
+
+
+def fit(model: nn.Module, dataset: Dataset, plan: Plan) -> Fit:
+    """Train `model` in place and leave it as it was after its best epoch.
+
+    A run that was interrupted goes on after its last finished epoch, with the same result to the
+    bit as one that was not.
+
+    Raises:
+        TrainingError: If the loss is not a number.
+    """
+    config = plan.config
+    task = make_task(dataset.info.task, config.label_smoothing)
+    loader = dataset.loader("train", config.batch_size, augment=plan.augment, seed=plan.seed)
+    recipe = _recipe(config, len(loader))
+    optimizer = make_optimizer(model, recipe)
+    progress = load_progress(plan.checkpoint, model, optimizer) or Progress.start(model)
+    soft = _distillation(config, plan.teacher)
+    for row in progress.history:
+        _notify(plan, row)
+    with bar(config.epochs, plan.label, "epoch") as shown:
+        shown.update(progress.epoch)
+        for epoch in range(progress.epoch, config.epochs):
+            with seeded(plan.seed * 100_003 + epoch):
+                loss = train_steps(
+                    model, loader.epoch(epoch), task, optimizer, recipe, epoch * len(loader), soft
+                )
+            found = _search_score(model, dataset, task, plan)
+            progress.record(model, epoch + 1, loss, found)
+            if plan.checkpoint is not None:
+                save_progress(plan.checkpoint, model, optimizer, progress)
+            _notify(plan, progress.history[-1])
+            shown.set_postfix(loss=f"{loss:.3f}", score=f"{found:.4f}", refresh=False)
+            shown.update()
+    if progress.best_epoch == 0:
+        progress.record(model, 0, 0.0, _search_score(model, dataset, task, plan))
+    model.load_state_dict(progress.best_state)
+    model.eval()
+    return Fit(progress.best_epoch, progress.best_score, progress.history)
+
+
+def _search_score(model: nn.Module, dataset: Dataset, task: Task, plan: Plan) -> float:
+    if plan.before_score is not None:
+        plan.before_score(model)
+    return score(model, dataset.loader("search", EVALUATION_BATCH).epoch(0), task)["score"]
+
+
+def _notify(plan: Plan, row: dict[str, float]) -> None:
+    if plan.on_epoch is not None:
+        plan.on_epoch(row)
+
+
+def train_macs(config: TrainConfig, macs: int, images: int) -> int:
+    """Compute of a training run, in MACs: a step costs three forward passes (one is forward)."""
+    steps = config.epochs * max(1, images // config.batch_size)
+    return 3 * macs * steps * min(config.batch_size, images)
+
+
+def _recipe(config: TrainConfig, steps: int) -> Recipe:
+    return Recipe(
+        learning_rate=config.learning_rate,
+        step_learning_rate=(
+            config.step_learning_rate if isinstance(config, FinetuneConfig) else 0.0
+        ),
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        steps=config.epochs * steps,
+        warmup=round(min(config.warmup_epochs, config.epochs / 2) * steps),
+        precision=config.precision,
+    )
+
+
+def _distillation(config: TrainConfig, teacher: nn.Module | None) -> Distillation | None:
+    if not isinstance(config, FinetuneConfig) or teacher is None or config.distillation == 0.0:
+        return None
+    return Distillation(teacher.eval(), config.distillation, config.temperature)

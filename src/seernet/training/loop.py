@@ -1,0 +1,160 @@
+"""Training steps: SGD with Nesterov momentum, a cosine schedule after a linear warm-up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seernet.errors import TrainingError
+from seernet.training.task import Distillation, Task
+
+_SMALLEST_STEP = 1e-8
+_CHECK_EVERY = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How weights move.
+
+    Attributes:
+        learning_rate: Peak learning rate of weights, biases and norms.
+        step_learning_rate: Peak learning rate of quantization step sizes.
+        momentum: Of SGD, Nesterov.
+        weight_decay: Of weights; biases, norms and step sizes have none.
+        steps: Length of the schedule.
+        warmup: Steps of linear warm-up, of these.
+        precision: `float32`, or `bfloat16` for the forward pass under autocast.
+    """
+
+    learning_rate: float
+    step_learning_rate: float
+    momentum: float
+    weight_decay: float
+    steps: int
+    warmup: int = 0
+    precision: str = "float32"
+
+    def factor(self, step: int) -> float:
+        """Learning rate at a step, relative to the peak."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """Group the parameters as the recipe asks."""
+    steps = _steps(model)
+    known = {id(step) for step in steps}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    weights = [parameter for parameter in others if parameter.dim() > 1]
+    plain = [parameter for parameter in others if parameter.dim() <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": recipe.weight_decay, "peak": recipe.learning_rate},
+        {"params": plain, "weight_decay": 0.0, "peak": recipe.learning_rate},
+        {"params": steps, "weight_decay": 0.0, "peak": recipe.step_learning_rate},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0.0,
+        fused=True,
+    )
+
+
+def _steps(model: nn.Module) -> list[nn.Parameter]:
+    """The step sizes of all quantizers."""
+    return [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "step"]
+
+
+def train_steps(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    first_step: int = 0,
+    soft: Distillation | None = None,
+) -> float:
+    """Train over the batches.
+
+    Args:
+        model: The network, changed in place, left in training mode.
+        batches: Images `n x c x h x w` and targets, on the model's device.
+        task: Its loss.
+        optimizer: From `make_optimizer`.
+        recipe: The schedule.
+        first_step: Where on the schedule the first batch lies.
+        soft: Soft targets, if any.
+
+    Returns:
+        Mean loss.
+
+    Raises:
+        TrainingError: If the loss is not a number.
+    """
+    model.train()
+    steps = _steps(model)
+    device = next(model.parameters()).device.type
+    total: Tensor | None = None
+    count = 0
+    for images, targets in batches:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * recipe.factor(first_step + count)
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            loss = task.loss(model, images, targets, soft)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if steps:
+            torch._foreach_clamp_min_([step.data for step in steps], _SMALLEST_STEP)
+        total = loss.detach() if total is None else total + loss.detach()
+        count += 1
+        if count % _CHECK_EVERY == 0:
+            _check_finite(total, first_step + count)
+    if total is None:
+        return 0.0
+    _check_finite(total, first_step + count)
+    return float(total) / count
+
+
+def _check_finite(total: Tensor, step: int) -> None:
+    if not math.isfinite(float(total)):
+        raise TrainingError(
+            f"the loss is {float(total)} by step {step}; lower the learning rate, lengthen the "
+            "warm-up, or check the images for corrupt values."
+        )
+
+
+@torch.no_grad()
+def score(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], task: Task
+) -> dict[str, float]:
+    """Score a network in eval mode, and leave it in the mode it was in."""
+    training = model.training
+    model.eval()
+    try:
+        return task.score(model, batches)
+    finally:
+        model.train(training)
+
+
+def _cuda_in_use() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generator (initial weights, dropout); it is restored on leaving."""
+    # A CUDA that is not in use has no state to restore, and asking for it would start it.
+    devices = range(torch.cuda.device_count()) if _cuda_in_use() else ()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed % 2**63)
+        yield

@@ -1,0 +1,114 @@
+"""The seam between training and what is learned: loss, metric, score in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seernet.errors import ConfigError, TrainingError
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Soft targets from the baseline.
+
+    Attributes:
+        teacher: The baseline, in eval mode.
+        weight: Share of the soft loss, in [0, 1].
+        temperature: Softmax temperature.
+    """
+
+    teacher: nn.Module
+    weight: float
+    temperature: float
+
+
+class Task(Protocol):
+    """What training needs to know of a task; nothing above asks which one it is."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that is the score."""
+        ...
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, soft: Distillation | None
+    ) -> Tensor:
+        """Mean loss of one batch, a scalar; `model` is in training mode."""
+        ...
+
+    def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Metrics over all batches, `model` being in eval mode; `score` is the one in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One label an image; the score is top-1 accuracy."""
+
+    label_smoothing: float = 0.0
+    metric: str = "top1"
+
+    def loss(
+        self, model: nn.Module, images: Tensor, targets: Tensor, soft: Distillation | None
+    ) -> Tensor:
+        """Cross entropy, mixed with the divergence from the teacher's softened output.
+
+        Source:
+            Hinton et al. (2015), Distilling the Knowledge in a Neural Network, sec. 2.
+        """
+        logits = model(images)
+        hard = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        if soft is None or soft.weight == 0.0:
+            return hard
+        with torch.no_grad():
+            teacher = soft.teacher(images)
+        divergence = F.kl_div(
+            F.log_softmax(logits / soft.temperature, dim=1),
+            F.log_softmax(teacher / soft.temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return torch.lerp(hard, divergence * soft.temperature**2, soft.weight)
+
+    def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """Top-1 accuracy as `score`, and top-5 accuracy where there are more than five classes.
+
+        Raises:
+            ConfigError: If there is no image.
+            TrainingError: If an output is not a number: such a network has no accuracy.
+        """
+        hits: Tensor | None = None
+        finite = torch.ones(())
+        count = 0
+        classes = 0
+        for images, targets in batches:
+            logits = model(images)
+            classes = logits.shape[1]
+            finite = finite.to(logits.device) * logits.isfinite().all()
+            top = logits.topk(min(5, classes), dim=1).indices == targets[:, None]
+            found = top.cumsum(dim=1).sum(dim=0)  # stays on the device: no wait in the loop
+            hits = found if hits is None else hits + found
+            count += len(targets)
+        if hits is None:
+            raise ConfigError("nothing to score: the split is empty; check data.search_fraction.")
+        if not finite:
+            raise TrainingError("the network's outputs are not finite; lower the learning rate.")
+        accuracy = [found / count for found in hits.tolist()]
+        top5 = {"top5": accuracy[-1]} if classes > 5 else {}
+        return {"score": accuracy[0], **top5}
+
+
+TASKS: dict[str, type[Classification]] = {"classification": Classification}
+
+
+def make_task(name: str, label_smoothing: float = 0.0) -> Task:
+    """The task that a data set names in its `dataset.json`."""
+    if name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}; known: {', '.join(TASKS)}.")
+    return TASKS[name](label_smoothing)

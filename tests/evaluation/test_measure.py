@@ -1,0 +1,127 @@
+"""Many policies: none measured twice, nothing that finished lost."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+
+import pytest
+
+from seernet.errors import ArtifactError, SeerNetError
+from seernet.evaluation import Evaluation, Measurer, measure
+from seernet.progress import bar
+from seernet.store import Store
+
+
+class Executor:
+    """Runs work at once, in this process; breaks after so many calls."""
+
+    def __init__(self, capacity=1000):
+        self.capacity = capacity
+
+    def submit(self, function, item):
+        future = Future()
+        if self.capacity == 0:
+            future.set_exception(BrokenProcessPool("killed"))
+        else:
+            self.capacity -= 1
+            future.set_result(function(item))
+        return future
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "evaluations.sqlite")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Replace the measurement by the sum of a policy's weight bits; the list of what was asked."""
+    calls = []
+
+    def evaluate(job):
+        _, policy = job
+        calls.append(policy)
+        return Evaluation(sum(policy["weight_bits"].values()) / 1000, 10)
+
+    monkeypatch.setattr(measure, "evaluate_policy", evaluate)
+    return calls
+
+
+def bits(policy):
+    return sum(policy.weight_bits.values()) / 1000
+
+
+def test_results_come_in_the_order_of_the_policies(spec, store, policies, asked):
+    found = Measurer(spec, store, Executor())([*policies[2:], *policies[:2]])
+    expected = [bits(policy) for policy in [*policies[2:], *policies[:2]]]
+    assert [evaluation.score for evaluation in found] == expected
+    assert len(set(expected)) == 4
+
+
+def test_store_spares_measurements(spec, store, policies, asked):
+    first = Measurer(spec, store, Executor())(policies[:2])
+    again = Measurer(spec, store, Executor())(policies[:3])
+    assert again[:2] == first
+    assert asked == [policy.to_dict() for policy in policies[:3]]
+
+
+def test_equal_policies_are_measured_once(spec, store, policies, asked):
+    with bar(3, "measuring", "policy") as shown:
+        measurer = Measurer(spec, store, Executor(), shown)
+        one, other, same = measurer([policies[0], policies[1], policies[0]])
+        assert shown.n == 3
+    assert len(asked) == 2
+    assert one == same != other
+
+
+def test_another_specification_shares_nothing(spec, store, policies, asked):
+    Measurer(spec, store, Executor())(policies[:1])
+    Measurer(replace(spec, seed=1), store, Executor())(policies[:1])
+    assert len(asked) == 2
+
+
+def test_what_finished_before_the_executor_died_is_kept(spec, store, policies, asked):
+    with pytest.raises(SeerNetError, match="finished measurements are kept"):
+        Measurer(spec, store, Executor(capacity=2))(policies)
+    assert len(asked) == 2
+    found = Measurer(spec, store, Executor())(policies)
+    assert len(asked) == 4
+    assert [evaluation.score for evaluation in found] == [bits(policy) for policy in policies]
+
+
+def test_failure_is_kept_only_if_it_is_final(spec, store, policies, monkeypatch):
+    errors = iter([("the loss is nan", True), ("out of memory", False), ("", True)])
+
+    def evaluate(job):
+        error, final = next(errors)
+        return Evaluation(None if error else 0.5, 10, error, final)
+
+    monkeypatch.setattr(measure, "evaluate_policy", evaluate)
+    first = Measurer(spec, store, Executor())(policies[:2])
+    second = Measurer(spec, store, Executor())(policies[:2])
+    assert [evaluation.error for evaluation in first] == ["the loss is nan", "out of memory"]
+    assert [evaluation.error for evaluation in second] == ["the loss is nan", ""]
+
+
+def test_store_that_fails_stops_the_measurements(spec, store, policies, asked, monkeypatch):
+    def full(key, record):
+        raise ArtifactError("the disk is full")
+
+    monkeypatch.setattr(store, "put", full)
+    futures = []
+
+    class Slow(Executor):
+        def submit(self, function, item):
+            futures.append(super().submit(function, item) if not futures else Future())
+            return futures[-1]
+
+    with pytest.raises(ArtifactError, match="the disk is full"):
+        Measurer(spec, store, Slow())(policies)
+    assert [future.cancelled() for future in futures] == [False, True, True, True]
+
+
+def test_real_measurements_pass_through_the_store_unchanged(spec, store, policies):
+    with ThreadPoolExecutor(1) as executor:
+        first = Measurer(spec, store, executor)(policies[:1])
+    assert first[0].score is not None
+    assert Measurer(spec, store, Executor(capacity=0))(policies[:1]) == first

@@ -1,0 +1,92 @@
+"""A clone of the pipeline with tiny parameters, in a git and DVC repository of its own."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("stages", "src", "networks", "notebooks", "data/raw", "dvc.yaml", "requirements.lock")
+COPIED += (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
+
+
+class Workspace:
+    """One clone; `repro` runs the pipeline and tells which stages ran."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.params = folder / "params.yaml"
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        for name in COPIED:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+            else:
+                shutil.copy2(ROOT / name, folder / name)
+        shutil.copy2(Path(__file__).with_name("tiny.yaml"), self.params)
+        for command in (
+            ["init", "-q", "-b", "main"],
+            ["add", "-A"],
+            ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"],
+        ):
+            subprocess.run(["git", *command], cwd=folder, check=True)
+
+    @property
+    def environment(self):
+        binaries = str(Path(sys.executable).parent)
+        return {
+            **os.environ,
+            "PATH": binaries + os.pathsep + os.environ["PATH"],
+            "PYTHONPATH": str(self.folder / "src"),
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc" / "site"),
+        }
+
+    def start(self, *arguments, **options):
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
+
+    def dvc(self, *arguments, expect=0):
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == expect, output
+        return output
+
+    def repro(self, *arguments, expect=0):
+        """Run the pipeline; the stages that really ran, in order."""
+        output = self.dvc("repro", *arguments, expect=expect)
+        return re.findall(r"Running stage '([^']+)'", output)
+
+    def edit(self, old, new):
+        text = self.params.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the parameters"
+        self.params.write_text(text.replace(old, new), encoding="utf-8")
+
+    @property
+    def lock(self):
+        return (self.folder / "dvc.lock").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A workspace in which everything ran once; tests that change it restore it."""
+    workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "a clone with späces")
+    workspace.first_run = workspace.repro()
+    return workspace
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return Workspace(tmp_path / "fresh")

@@ -1,0 +1,135 @@
+"""The whole pipeline, for real, on a tiny problem: what runs again, and what survives."""
+
+import os
+import signal
+import sqlite3
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+pytestmark = pytest.mark.pipeline
+
+ALL = {"prepare", "pretrain", "sample", "fit", "front", "collect", "report"}
+ALL |= {f"{stage}@{b}" for stage in ("optimize", "finetune", "baseline") for b in ("low", "high")}
+
+
+COLUMNS = ["budget", "method", "seed", "cost_bops", "bops_ratio", "macs", "parameters"]
+COLUMNS += ["size_bytes", "predicted_score", "search_score", "test_score", "baseline_score"]
+
+
+def table(workspace):
+    return pd.read_csv(workspace.folder / "results/tradeoff.csv")
+
+
+def measured(workspace):
+    store = workspace.folder / ".store" / "evaluations.sqlite"
+    if not store.exists():
+        return 0
+    with sqlite3.connect(store) as connection:
+        return connection.execute("SELECT COUNT(*) FROM records").fetchone()[0]
+
+
+def test_first_run_runs_every_stage_and_writes_the_contract(finished):
+    assert set(finished.first_run) == ALL
+    rows = table(finished)
+    assert list(rows.columns) == COLUMNS
+    assert set(rows["budget"]) == {"low", "high"}
+    assert set(rows["method"]) == {"seernet", "uniform", "random"}
+    limit = rows["budget"].map({"low": 0.010, "high": 0.03})
+    assert (rows["bops_ratio"] <= limit).all()
+    evaluations = pd.read_csv(finished.folder / "data/evaluations/evaluations.csv")
+    origins = evaluations["origin"].value_counts().to_dict()
+    assert origins == {"random": 8, "initial": 6, "active": 2}
+    for path in (
+        "results/figures/tradeoff.png",
+        "results/notebooks/1_tradeoff.ipynb",
+        "results/report/index.html",
+        "models/finetuned/low/seed-0.safetensors",
+        "models/policies/high.json",
+        "results/metrics/baseline/low.json",
+    ):
+        assert (finished.folder / path).stat().st_size > 0
+
+
+def test_second_run_runs_nothing(finished):
+    assert finished.repro() == []
+
+
+def test_reordered_budgets_and_other_spellings_run_nothing(finished):
+    finished.edit(
+        "  low:\n    bops_ratio: 0.010\n  high:\n    bops_ratio: 0.03\n",
+        "  high:\n    bops_ratio: 3e-2\n  low:\n    bops_ratio: 0.01\n",
+    )
+    assert finished.repro() == []
+
+
+def test_a_new_budget_runs_only_its_own_stages_and_leaves_without_trace(finished):
+    finished.edit("  low:\n", "  middle:\n    bops_ratio: 0.02\n  low:\n")
+    ran = finished.repro()
+    assert set(ran) == {
+        "optimize@middle", "finetune@middle", "baseline@middle", "collect", "report"
+    }  # fmt: skip
+    assert "middle" in set(table(finished)["budget"])
+    finished.edit("  middle:\n    bops_ratio: 0.02\n", "")
+    assert set(finished.repro()) == {"collect", "report"}
+    assert set(table(finished)["budget"]) == {"low", "high"}
+    assert "middle" not in (finished.folder / "results/report/index.html").read_text("utf-8")
+
+
+def test_a_finetuning_parameter_runs_nothing_before_finetuning(finished):
+    finished.edit("  epochs: 1\n", "  epochs: 2\n")
+    ran = set(finished.repro())
+    assert ran == {
+        "finetune@low", "finetune@high", "baseline@low", "baseline@high", "collect", "report"
+    }  # fmt: skip
+    finished.edit("  epochs: 2\n", "  epochs: 1\n")
+    finished.repro()
+
+
+def test_more_measurements_make_only_the_new_ones(finished):
+    before = measured(finished)
+    old = pd.read_csv(finished.folder / "data/evaluations/evaluations.csv")
+    finished.edit("  evaluations: 8\n", "  evaluations: 10\n")
+    finished.repro("sample")
+    assert measured(finished) == before + 4  # two active ones, two random ones
+    new = pd.read_csv(finished.folder / "data/evaluations/evaluations.csv")
+    for origins in (["initial", "active"], ["random"]):
+        first = old[old["origin"].isin(origins)].reset_index(drop=True)
+        again = new[new["origin"].isin(origins)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(again.head(len(first)), first)
+    finished.edit("  evaluations: 10\n", "  evaluations: 8\n")
+    finished.repro()
+
+
+def test_an_infeasible_budget_fails_at_once_and_names_the_cheapest_cost(finished):
+    finished.edit("bops_ratio: 3e-2", "bops_ratio: 0.0001")
+    output = finished.dvc("repro", expect=255)
+    assert "budget `high`" in output
+    assert "cheapest policy this search space allows" in output
+    assert "Traceback" not in output
+    finished.edit("bops_ratio: 0.0001", "bops_ratio: 3e-2")
+    assert finished.repro() == []
+
+
+def test_metrics_and_plots_are_shown(finished):
+    assert "kendall_tau" in finished.dvc("metrics", "show")
+    assert "index.html" in finished.dvc("plots", "show")
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_same_lock(finished, fresh):
+    """Nothing measured is lost, and the outcome is that of a run never interrupted."""
+    process = fresh.start("repro", "collect", start_new_session=True)
+    deadline = time.monotonic() + 300
+    while measured(fresh) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    kept = measured(fresh)
+    assert 3 <= kept < 16
+    output = fresh.dvc("repro", "collect")
+    assert f"{kept} of 16 policies were measured before" in output
+    ours, theirs = (yaml.safe_load(w.lock)["stages"] for w in (fresh, finished))
+    assert set(ours) == ALL - {"front", "report"}
+    assert ours == {name: theirs[name] for name in ours}

@@ -1,0 +1,111 @@
+"""The page opens offline and shows what the table holds."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from seernet.config import Params, validate
+from seernet.errors import ArtifactError
+from seernet.report import Artifacts, collect
+from seernet.report.headline import headline
+from seernet.report.page import CAPTIONS, render
+from seernet.report.tables import summarize
+
+Write = Callable[..., Path]
+BUDGETS = ("tiny", "small", "medium")
+
+
+def make_params(model: str = "resnet20") -> Params:
+    return validate(
+        {
+            "seed": 0,
+            "data": {"name": "digits"},
+            "model": {"name": model},
+            "pretrain": {"epochs": 1},
+            "space": {},
+            "sample": {"cost_range": [0.003, 0.03]},
+            "predictor": {},
+            "optimize": {},
+            "budgets": {name: {"bops_ratio": 0.01} for name in reversed(BUDGETS)},
+            "finetune": {"epochs": 1},
+            "report": {},
+        }
+    )
+
+
+def prepare(root: Path) -> Path:
+    collect(BUDGETS, root / "results/metrics").to_csv(root / "results/tradeoff.csv", index=False)
+    figures = root / "results/figures"
+    figures.mkdir()
+    for caption in CAPTIONS:
+        (figures / caption.file).write_bytes(b"figure")
+    return figures
+
+
+class Loads(HTMLParser):
+    """Collects what a browser fetches to show a page, and the tags it meets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = ("src", "srcset", "data", "poster") + (("href",) if tag == "link" else ())
+        self.sources += [value or "" for name, value in attrs if name in names]
+
+
+def test_page_loads_nothing_from_outside(synthetic: Write) -> None:
+    root = synthetic()
+    page = render(make_params(), Artifacts(root), prepare(root), ["../notebooks/1_tradeoff.ipynb"])
+    loads = Loads()
+    loads.feed(page)
+    assert len(loads.sources) >= len(CAPTIONS)
+    assert all(source.startswith("data:") for source in loads.sources)
+    assert not {"script", "iframe", "object"} & set(loads.tags)
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+def test_page_shows_every_budget_and_method(synthetic: Write) -> None:
+    root = synthetic()
+    page = render(make_params(), Artifacts(root), prepare(root))
+    for text in (*BUDGETS, "SeerNet", "Uniform policy", "Random search", "Gaussian process"):
+        assert text in page
+
+
+def test_page_escapes_what_it_is_given(synthetic: Write) -> None:
+    root = synthetic()
+    page = render(make_params("<b>x</b>.py:net"), Artifacts(root), prepare(root))
+    assert "<b>" not in page
+    assert "&lt;b&gt;x" in page
+
+
+def test_missing_figure_names_the_stage(synthetic: Write) -> None:
+    root = synthetic()
+    figures = prepare(root)
+    (figures / "front.png").unlink()
+    with pytest.raises(ArtifactError, match=r"front\.png is missing.*dvc repro -f report"):
+        render(make_params(), Artifacts(root), figures)
+
+
+def test_headline_prints_units_and_loss(synthetic: Write) -> None:
+    root = synthetic(budgets=1, seeds=(0, 1))
+    tradeoff = collect(("tiny",), root / "results/metrics").query("method == 'seernet'")
+    tradeoff = tradeoff.assign(
+        cost_bops=1.5e8, size_bytes=7470, test_score=[0.90, 0.92], baseline_score=0.95
+    )
+    pretrain = {
+        "metric": "top1",
+        "baseline_bops": 2.0e10,
+        "baseline_size_bytes": 1089896,
+    }
+    table = headline(summarize(tradeoff), pretrain)
+    assert list(table.columns)[2:5] == ["Cost (MBOPs)", "BOPs ratio (%)", "Size (kB)"]
+    assert list(table["Cost (MBOPs)"]) == ["20,000", "150"]
+    assert list(table["Size (kB)"]) == ["1,090", "7.47"]
+    assert list(table["Test top-1 accuracy (%)"]) == ["95.0", "91.0 (90.0 to 92.0)"]
+    assert list(table["Loss (points)"]) == ["", "4.0"]

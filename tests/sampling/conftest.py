@@ -1,0 +1,45 @@
+"""A small space, a true score that is known, and a sampler on it."""
+
+import pytest
+import torch
+
+from seernet.config import PredictorConfig, SampleConfig, SpaceConfig
+from seernet.models import trace
+from seernet.models.resnet20 import resnet20
+from seernet.policy import CostModel, FeatureMap, SearchSpace
+from seernet.sampling import ActiveSampler
+
+
+@pytest.fixture(scope="session")
+def space():
+    graph = trace(resnet20(10, in_channels=1, width=8), (1, 8, 8))
+    return SearchSpace(graph, SpaceConfig())
+
+
+@pytest.fixture(scope="session")
+def cost(space):
+    return CostModel(space)
+
+
+@pytest.fixture(scope="session")
+def truth(space):
+    """A smooth score that rises in every feature: `u -> n` scores in [0.2, 1]."""
+    features = FeatureMap(space)
+    generator = torch.Generator().manual_seed(0)
+    probe = features(torch.zeros(1, space.dimension, dtype=torch.float64)).shape[1]
+    weight = torch.rand(probe, generator=generator, dtype=torch.float64)
+
+    def score(u):
+        return 0.2 + 0.8 * (features(u) @ weight / weight.sum()).sqrt()
+
+    return score
+
+
+@pytest.fixture
+def sampler(space):
+    def make(**changes):
+        config = {"cost_range": [0.001, 0.02], "initial": 12, "batch": 4, "evaluations": 20}
+        config |= {"population": 32, "generations": 4, **changes}
+        return ActiveSampler(space, SampleConfig(**config), PredictorConfig(), seed=3)
+
+    return make
