@@ -1,0 +1,150 @@
+"""Does SeerNet beat the plain rival? The whole pipeline with several seeds, paired.
+
+Each seed is a run of every stage in a folder of its own: its own splits, baseline, measurements,
+predictor, policies and finetuning. SeerNet minus uniform (and minus random search) is taken within
+a seed, so that what both share cancels out. A finished seed is kept as a small table, and only the
+missing ones run, so the benchmark can be interrupted.
+
+    python benchmarks/against_uniform.py --seeds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from seernet.store import code_digest, digest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "against_uniform"
+COPIED = ("stages", "src", "networks", "notebooks", "dvc.yaml", "requirements.lock")
+CODE = ("compression", "data", "evaluation", "graph", "models", "optimization", "policy")
+CODE += ("predictor", "sampling", "training")
+# Two-sided 95 % quantiles of Student's t for 1 to 9 degrees of freedom.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def main() -> None:
+    """Run the missing seeds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 .. N-1 (default 5)")
+    parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
+    arguments = parser.parse_args()
+    if not 2 <= arguments.seeds <= len(STUDENT) + 1:
+        parser.error(f"--seeds must lie between 2 and {len(STUDENT) + 1}")
+    params = YAML(typ="safe", pure=True).load(arguments.params.read_text(encoding="utf-8"))
+    params.pop("report", None)
+    identity = digest([{**params, "seed": None}, code_digest(CODE)])
+    tables = [run_seed(seed, arguments.params, identity) for seed in range(arguments.seeds)]
+    table = pd.concat(tables)
+    summary = summarize(table)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(render(summary))
+
+
+def run_seed(seed: int, params: Path, identity: str) -> pd.DataFrame:
+    """The trade-off table of one seed: read if it was run before with the same code, else run."""
+    path = RESULTS / f"seed-{seed}.csv"
+    if path.exists():
+        table = pd.read_csv(path)
+        if set(table["identity"]) == {identity}:
+            return table
+    with tempfile.TemporaryDirectory(prefix="seernet-benchmark-") as folder:
+        prepare_folder(Path(folder), seed, params)
+        print(f"seed {seed} ...", file=sys.stderr, flush=True)
+        environment = {**os.environ, "SEERNET_STORE": str(ROOT / ".store" / "benchmark")}
+        command = [sys.executable, "-m", "dvc", "repro", "--no-commit", "collect"]
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False)
+        if done.returncode:
+            sys.exit(f"error: the pipeline failed with seed {seed}; see above.")
+        table = pd.read_csv(Path(folder) / "results" / "tradeoff.csv")
+    table = table.rename(columns={"seed": "finetune_seed"})
+    table.insert(0, "pipeline_seed", seed)
+    table["identity"] = identity
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, lineterminator="\n")
+    return table
+
+
+def prepare_folder(folder: Path, seed: int, params: Path) -> None:
+    """A copy of the pipeline with its own seed, outside of git."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in COPIED:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, folder / name, **({"ignore": ignore} if source.is_dir() else {}))
+    (folder / "data" / "raw").mkdir(parents=True)
+    editor = YAML()
+    document = editor.load(params.read_text(encoding="utf-8"))
+    document["seed"] = seed
+    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
+        editor.dump(document, file)
+    (folder / ".dvc").mkdir()
+    config = "[core]\n    analytics = false\n    check_update = false\n    no_scm = True\n"
+    (folder / ".dvc" / "config").write_text(config, encoding="utf-8")
+
+
+def summarize(table: pd.DataFrame) -> list[dict[str, float | str | int]]:
+    """For each budget, mean scores and the paired differences with 95 % intervals, in points."""
+    scores = table.pivot_table(
+        index=["budget", "pipeline_seed"], columns="method", values="test_score", aggfunc="mean"
+    )
+    cost = table[table["method"] == "seernet"].groupby("budget")["bops_ratio"].mean()
+    baseline = table.groupby("budget")["baseline_score"].mean()
+    rows: list[dict[str, float | str | int]] = []
+    for budget in cost.sort_values().index:
+        part = scores.loc[budget]
+        row: dict[str, float | str | int] = {
+            "budget": str(budget),
+            "seeds": len(part),
+            "bops_ratio": float(cost[budget]),
+            "baseline": 100 * float(baseline[budget]),
+            **{method: 100 * float(part[method].mean()) for method in part.columns},
+        }
+        for rival in ("uniform", "random"):
+            mean, half = interval([100 * x for x in (part["seernet"] - part[rival]).dropna()])
+            row |= {f"minus_{rival}": mean, f"minus_{rival}_low": mean - half}
+            row[f"minus_{rival}_high"] = mean + half
+        rows.append(row)
+    return rows
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of the 95 % interval (Student)."""
+    if len(values) < 2:
+        return (values[0] if values else math.nan), math.nan
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.mean(values), STUDENT[len(values) - 2] * spread
+
+
+def render(summary: list[dict[str, float | str | int]]) -> str:
+    """The table for a terminal and the README (Markdown)."""
+    lines = [
+        "| budget | BOPs / baseline | baseline | SeerNet | uniform | random search "
+        "| SeerNet - uniform | SeerNet - random |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in summary:
+        cells = [str(row["budget"]), f"{row['bops_ratio']:.4f}"]
+        cells += [f"{row[name]:.2f}" for name in ("baseline", "seernet", "uniform", "random")]
+        for rival in ("uniform", "random"):
+            low, high = row[f"minus_{rival}_low"], row[f"minus_{rival}_high"]
+            cells.append(f"{row[f'minus_{rival}']:+.2f} [{low:+.2f}, {high:+.2f}]")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Tables of a run: the trade-off of cost and score, and what figures and page draw of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from seernet.errors import ArtifactError
+from seernet.graph import Layer, NetworkGraph
+from seernet.report.artifacts import read_metrics
+
+METHODS = ("seernet", "uniform", "random")
+COLUMNS = (
+    "budget",
+    "method",
+    "seed",
+    "cost_bops",
+    "bops_ratio",
+    "macs",
+    "parameters",
+    "size_bytes",
+    "predicted_score",
+    "search_score",
+    "test_score",
+    "baseline_score",
+)
+_NETWORK = ("cost_bops", "bops_ratio", "macs", "parameters", "size_bytes", "predicted_score")
+_RUN = ("seed", "search_score", "test_score")
+
+
+def collect(budgets: Iterable[str], metrics: Path = Path("results/metrics")) -> pd.DataFrame:
+    """Gather the finetuned networks of all budgets and methods.
+
+    Rows are ordered by the cost of the budget's SeerNet policy, then by method and seed, so the
+    order of `budgets` does not matter.
+
+    Args:
+        budgets: Exactly the budgets to collect; files of others are not read.
+        metrics: Folder that holds `finetune/<budget>.json` and `baseline/<budget>.json`.
+
+    Returns:
+        The columns `COLUMNS`; costs in BOPs, sizes in bytes, scores in [0, 1].
+
+    Raises:
+        ArtifactError: If a file is missing, damaged, or lacks a key.
+    """
+    ordered: list[tuple[float, str, list[dict[str, Any]]]] = []
+    for budget in budgets:
+        rows = list(_budget_rows(budget, metrics))
+        ordered.append((rows[0]["cost_bops"], budget, rows))
+    rows = [row for _, _, rows in sorted(ordered, key=lambda item: item[:2]) for row in rows]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _budget_rows(budget: str, metrics: Path) -> Iterator[dict[str, Any]]:
+    """Rows of one budget, SeerNet's first; a method for which no policy fits has none."""
+    finetune = read_metrics(metrics, "finetune", budget)
+    baseline = read_metrics(metrics, "baseline", budget)
+    networks = {"seernet": finetune, **{name: baseline.get(name) for name in METHODS[1:]}}
+    for method, network in networks.items():
+        if network is None:
+            continue
+        stage = "finetune" if method == "seernet" else "baseline"
+        try:
+            shared = {key: network[key] for key in _NETWORK}
+            shared["baseline_score"] = finetune["baseline_score"]
+            for run in sorted(network["runs"], key=lambda run: run["seed"]):
+                yield {"budget": budget, "method": method, **{k: run[k] for k in _RUN}, **shared}
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{metrics / stage / budget}.json ({method}) lacks {error}; "
+                f"write it again: `dvc repro -f {stage}@{budget}`."
+            ) from error
+
+
+def summarize(tradeoff: pd.DataFrame) -> pd.DataFrame:
+    """Average the seeds: one row for each budget and method, in the order of `tradeoff`.
+
+    Args:
+        tradeoff: What `collect` returns.
+
+    Returns:
+        Its columns without `seed`, scores averaged, with `seeds` (how many), and the smallest and
+        largest score over seeds as `test_low`, `test_high`, `search_low`, `search_high`.
+    """
+    groups = tradeoff.groupby(["budget", "method"], sort=False)
+    summary = groups.agg(
+        seeds=("seed", "size"),
+        **{key: (key, "first") for key in (*_NETWORK, "baseline_score")},
+        search_score=("search_score", "mean"),
+        search_low=("search_score", "min"),
+        search_high=("search_score", "max"),
+        test_score=("test_score", "mean"),
+        test_low=("test_score", "min"),
+        test_high=("test_score", "max"),
+    )
+    return summary.reset_index()
+
+
+def layer_table(graph: NetworkGraph, policies: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What each policy does to each layer.
+
+    Args:
+        graph: The baseline network.
+        policies: For each budget its policy, as `models/policies/<budget>.json` holds it.
+
+    Returns:
+        `budget, layer, edge, weight_bits, act_bits, channels, kept` in the order of `policies`
+        and of execution; `channels` are the layer's outputs at full width, `kept` those left.
+    """
+    rows = [
+        {
+            "budget": budget,
+            "layer": layer.name,
+            "edge": layer.edge,
+            "weight_bits": policy["weight_bits"].get(layer.name),
+            "act_bits": policy["act_bits"].get(layer.name),
+            "channels": layer.out_features,
+            "kept": _kept(layer, policy["pruning_ratio"]),
+        }
+        for budget, policy in policies.items()
+        for layer in graph.layers
+    ]
+    return pd.DataFrame(rows)
+
+
+def _kept(layer: Layer, ratios: Mapping[str, float]) -> int:
+    removed = (
+        round(features * ratios.get(group, 0.0)) for group, features in layer.outputs.items()
+    )
+    return layer.out_features - sum(removed)
+
+
+def compute_table(
+    pretrain: Mapping[str, Any],
+    sample: Mapping[str, Any],
+    finetune: Iterable[Mapping[str, Any]],
+    baseline: Iterable[Mapping[str, Any]],
+) -> pd.DataFrame:
+    """Where the training compute went.
+
+    Args:
+        pretrain: Metrics of `pretrain`.
+        sample: Metrics of `sample`.
+        finetune: Metrics of `finetune`, one for each budget.
+        baseline: Metrics of `baseline`, one for each budget.
+
+    Returns:
+        `phase, method, train_macs`; `method` is `shared` for what every method needs.
+    """
+    baseline = list(baseline)
+    measured = sample["train_macs"]
+    others = {
+        name: sum(entry[name]["train_macs"] for entry in baseline if entry.get(name))
+        for name in METHODS[1:]
+    }
+    rows = [
+        ("Pretrain the baseline", "shared", pretrain["train_macs"]),
+        ("Measure initial policies", "seernet", measured["initial"]),
+        ("Measure active policies", "seernet", measured["active"]),
+        ("Finetune SeerNet policies", "seernet", sum(entry["train_macs"] for entry in finetune)),
+        ("Choose and finetune uniform policies", "uniform", others["uniform"]),
+        ("Measure random policies", "random", measured["random"]),
+        ("Finetune random policies", "random", others["random"]),
+    ]
+    return pd.DataFrame(rows, columns=["phase", "method", "train_macs"])

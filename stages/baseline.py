@@ -1,0 +1,103 @@
+"""Stage `baseline@B`: the best uniform and the best random policy, finetuned in the same way."""
+
+import logging
+import sys
+from typing import Any
+
+import pandas as pd
+import torch
+
+from seernet import artifacts
+from seernet.config import Params, load
+from seernet.device import resolve_device
+from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Measurer
+from seernet.parallel import local_executor
+from seernet.policy import Bound, CostModel, Policy, SearchSpace, bounds, checked_space
+from seernet.sampling import uniform_candidates
+from seernet.stage import budget_argument, run
+from seernet.store import Store, default_root
+
+logger = logging.getLogger("baseline")
+
+
+def main() -> None:
+    """Write `results/metrics/baseline/B.json`."""
+    params = load()
+    budget = budget_argument(sys.argv, params.budgets)
+    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
+    finetuner = Finetuner(params, folders, resolve_device(params.device))
+    space = checked_space(finetuner.graph, params.space, params.budgets)
+    cost = CostModel(space)
+    limits = bounds(params.budgets[budget], cost)
+    metrics: dict[str, Any] = {
+        "budget": budget,
+        "metric": finetuner.task.metric,
+        "baseline_score": finetuner.test_score(finetuner.baseline),
+    }
+    choices = {"uniform": best_uniform(params, space, limits), "random": best_random(space, limits)}
+    for method, (policy, details) in choices.items():
+        metrics[method] = None
+        if policy is None:
+            metrics[f"{method}_reason"] = details["reason"]
+            logger.warning("%s: no %s policy: %s", budget, method, details["reason"])
+            continue
+        record = finetuner.run(policy, cost, f"{budget}, {method}")
+        slack = 1.0 - max(
+            float(limit.evaluate(cost, space.encode([policy]))) / limit.limit for limit in limits
+        )
+        metrics[method] = {
+            "bops_ratio": record["cost_bops"] / float(cost.baseline().bops),
+            "predicted_score": None,
+            "slack": slack,
+            **details,
+            **record,
+            "policy": policy.to_dict(),
+        }
+        scores = ", ".join(f"{run['test_score']:.4f}" for run in record["runs"])
+        logger.info("%s, %s: test score %s", budget, method, scores)
+    artifacts.write_json(artifacts.METRICS / "baseline" / f"{budget}.json", metrics)
+    finetuner.finish()
+
+
+Choice = tuple[Policy | None, dict[str, Any]]
+
+
+def best_uniform(params: Params, space: SearchSpace, limits: tuple[Bound, ...]) -> Choice:
+    """Of the eight costliest non-dominated uniform policies that fit, the best measured one."""
+    policies = space.decode(uniform_candidates(space, limits))
+    if not policies:
+        return None, {"reason": "no uniform policy of the space fits the budget"}
+    spec = EvaluationSpec.of(params, resolve_device(params.device))
+    store = Store(default_root() / "evaluations.sqlite")
+    with local_executor(params.sample.workers) as executor:
+        found = Measurer(spec, store, executor)(policies)
+    scored = [(e.score, -i) for i, e in enumerate(found) if e.score is not None]
+    if not scored:
+        return None, {"reason": f"all uniform measurements failed: {found[0].error}"}
+    score, index = max(scored)
+    spent = sum(evaluation.train_macs for evaluation in found)
+    details = {"short_score": score, "candidates": len(found), "short_train_macs": spent}
+    return policies[-index], details
+
+
+def best_random(space: SearchSpace, limits: tuple[Bound, ...]) -> Choice:
+    """Of the random policies that `sample` measured and that fit, the best measured one."""
+    table = pd.read_csv(artifacts.EVALUATIONS)
+    table = table[(table["origin"] == "random") & table["score"].notna()].reset_index(drop=True)
+    rows = table.to_dict("records")
+    policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
+    fits = torch.ones(len(policies), dtype=torch.bool)
+    if policies:
+        points = space.encode(policies)
+        for limit in limits:
+            fits &= limit.evaluate(CostModel(space), points) <= limit.limit
+    inside = table[fits.numpy()]
+    if inside.empty:
+        return None, {"reason": "none of the random policies that were measured fits the budget"}
+    best = int(fits.nonzero()[int(inside["score"].to_numpy().argmax())])
+    details = {"short_score": float(inside["score"].max()), "candidates": len(inside)}
+    return policies[best], details
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,103 @@
+"""Stage `fit`: cross-validate the predictor families, choose one, and fit it on everything."""
+
+import logging
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from seernet import artifacts
+from seernet.config import Params, load
+from seernet.graph import NetworkGraph
+from seernet.policy import FeatureMap, Policy, SearchSpace, checked_space
+from seernet.predictor import CrossValidation, assess, fit, save, select
+from seernet.stage import run
+
+logger = logging.getLogger("fit")
+
+FEWEST = 5
+
+
+def main() -> None:
+    """Write `models/predictor/` and its metrics."""
+    params = load()
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params.space, params.budgets)
+    table = pd.read_csv(artifacts.EVALUATIONS)
+    table = table[table["score"].notna()]
+    held_out = table["origin"] == "random"
+    features, scores = learnable(table[~held_out], space)
+    family, families = select(features, scores, params.predictor, params.seed)
+    save(fit(family, features, scores, params.predictor, params.seed), artifacts.PREDICTOR)
+    predictions(families, scores).to_csv(artifacts.PREDICTOR / "cross_validation.csv", index=False)
+    ends = [int((table[~held_out]["round"] <= n).sum()) for n in table["round"].unique()]
+    test = learnable(table[held_out], space)
+    learning_curve(ends, family, (features, scores), test, params).to_csv(
+        artifacts.PREDICTOR / "learning_curve.csv", index=False
+    )
+    metrics = {
+        "family": family,
+        **figures(families[family]),
+        "families": {name: figures(result) for name, result in families.items()},
+    }
+    artifacts.write_json(artifacts.METRICS / "fit.json", metrics)
+    logger.info("%s: R2 %.3f, tau %.3f", family, metrics["r2"], metrics["kendall_tau"])
+
+
+def figures(result: CrossValidation) -> dict[str, float]:
+    """The scalars of a cross-validation."""
+    names = ("n", "r2", "kendall_tau", "rmse", "nll", "coverage80")
+    return {name: getattr(result, name) for name in names}
+
+
+def predictions(families: dict[str, CrossValidation], scores: torch.Tensor) -> pd.DataFrame:
+    """Held-out predictions of every row by every family."""
+    parts = [
+        pd.DataFrame(
+            {
+                "family": name,
+                "score": scores.numpy(),
+                "mean": result.mean.numpy(),
+                "std": result.std.numpy(),
+            }
+        )
+        for name, result in families.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+Rows = tuple[torch.Tensor, torch.Tensor]
+
+
+def learnable(table: pd.DataFrame, space: SearchSpace) -> Rows:
+    """Features and scores of measured policies."""
+    rows = table.to_dict("records")
+    policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
+    scores = torch.tensor(table["score"].to_numpy(), dtype=torch.float64)
+    return FeatureMap(space)(space.encode(policies)), scores
+
+
+def learning_curve(
+    counts: Sequence[int], family: str, rows: Rows, test: Rows, params: Params
+) -> pd.DataFrame:
+    """Error on the random policies, which no predictor sees, of one fitted to the first n rows.
+
+    Args:
+        counts: Values of n, at the end of each sampling round.
+        family: The chosen family.
+        rows: Features and scores, in the order of measurement.
+        test: Features and scores of the random policies.
+        params: All parameters.
+    """
+    columns = ["evaluations", "rmse", "kendall_tau", "r2"]
+    found = []
+    for count in sorted(set(counts)):
+        if count < FEWEST or len(test[1]) < FEWEST:
+            continue
+        predictor = fit(family, rows[0][:count], rows[1][:count], params.predictor, params.seed)
+        result = assess(family, test[1], predictor.predictive(test[0]))
+        found.append([count, result.rmse, result.kendall_tau, result.r2])
+    return pd.DataFrame(found, columns=columns)
+
+
+if __name__ == "__main__":
+    run(main)

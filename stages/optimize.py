@@ -1,0 +1,55 @@
+"""Stage `optimize@B`: the best predicted policy within one budget; no network, no image."""
+
+import logging
+import sys
+
+from seernet import artifacts
+from seernet.config import load
+from seernet.graph import NetworkGraph
+from seernet.optimization import Limit, optimize
+from seernet.policy import CostModel, FeatureMap, bounds, checked_space
+from seernet.predictor import load as load_predictor
+from seernet.stage import budget_argument, run
+
+logger = logging.getLogger("optimize")
+
+
+def main() -> None:
+    """Write `models/policies/B.json` and its metrics."""
+    params = load()
+    budget = budget_argument(sys.argv, params.budgets)
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params.space, params.budgets)
+    cost, features = CostModel(space), FeatureMap(space)
+    predictor = load_predictor(artifacts.PREDICTOR)
+    found = bounds(params.budgets[budget], cost)
+    limits = [
+        Limit(b.cost, b.unit, lambda u, b=b: b.evaluate(cost, u), b.limit)  # type: ignore[misc]
+        for b in found
+    ]
+    solution = optimize(
+        lambda u: predictor.posterior(features(u)),
+        limits,
+        space.levels,
+        params.optimize,
+        params.seed,
+    )
+    bops = int(cost(solution.u[None]).bops.round())
+    policy = space.decode(solution.u[None])[0]
+    artifacts.write_json(
+        artifacts.POLICIES / f"{budget}.json",
+        {"budget": budget, **policy.to_dict(), "cost_bops": bops},
+    )
+    used = {limit.name: solution.costs[limit.name] / limit.budget for limit in limits}
+    metrics = {
+        "predicted_score": solution.mean,
+        "predicted_std": solution.std,
+        "cost_bops": bops,
+        "budget_bops": next((b.limit for b in found if b.cost == "bops"), None),
+        "slack": 1.0 - max(used.values()),
+    }
+    artifacts.write_json(artifacts.METRICS / "optimize" / f"{budget}.json", metrics)
+    logger.info("%s: predicted score %.4f, %.4g BOPs", budget, solution.mean, bops)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,16 @@
+"""Stage `prepare`: read or fetch the data set, check it, fix train, search and test splits."""
+
+from seernet import artifacts
+from seernet.config import load
+from seernet.data import prepare
+from seernet.stage import run
+
+
+def main() -> None:
+    """Write `data/prepared/`."""
+    params = load()
+    prepare(params.data, params.seed, artifacts.PREPARED, params.pretrain.batch_size)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,71 @@
+"""Stage `pretrain`: train the baseline, or load a checkpoint or published weights, and trace it."""
+
+import logging
+
+import torch
+
+from seernet import artifacts
+from seernet.config import load
+from seernet.curves import Curves
+from seernet.data import Dataset
+from seernet.device import resolve_device
+from seernet.evaluation import Folders, Pretrainer, save_baseline
+from seernet.graph import NetworkGraph
+from seernet.models import build, trace
+from seernet.policy import CostModel, checked_space
+from seernet.stage import run
+from seernet.store import default_root
+from seernet.training import EVALUATION_BATCH, make_task, score, seeded, train_macs
+
+logger = logging.getLogger("pretrain")
+
+
+def main() -> None:
+    """Write `models/baseline/`, its metrics and its training curve."""
+    params = load()
+    torch.set_num_threads(params.pretrain.threads)
+    device = resolve_device(params.device)
+    dataset = Dataset.open(artifacts.PREPARED, torch.device(device), params.data.workers)
+    with seeded(params.seed):
+        model = build(params.model, len(dataset.info.classes), dataset.info.input_shape)
+    graph = trace(model, dataset.info.input_shape)
+    name_what_stays_whole(graph)
+    cost = CostModel(checked_space(graph, params.space, params.budgets)).baseline()
+    model.to(device)
+    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
+    trainer = Pretrainer(params, folders, device)
+    task = make_task(dataset.info.task)
+    spent = 0
+    if params.model.checkpoint or (params.model.weights and not params.pretrain.epochs):
+        search = score(model, dataset.loader("search", EVALUATION_BATCH).epoch(0), task)["score"]
+        Curves(artifacts.TRAINING / "pretrain").close()
+    else:
+        with Curves(artifacts.TRAINING / "pretrain") as curves:
+            search = trainer.run(model, dataset, curves.log)
+        spent = train_macs(params.pretrain, int(cost.macs), dataset.info.counts["train"])
+    save_baseline(artifacts.BASELINE, model, graph)
+    metrics = {
+        "metric": task.metric,
+        "search_score": search,
+        "baseline_bops": int(cost.bops),
+        "baseline_macs": int(cost.macs),
+        "baseline_parameters": int(cost.parameters),
+        "baseline_size_bytes": int(cost.size_bytes),
+        "train_macs": spent,
+    }
+    artifacts.write_json(artifacts.METRICS / "pretrain.json", metrics)
+    trainer.finish()
+    logger.info("baseline: search score %.4f, %.4g BOPs", search, metrics["baseline_bops"])
+
+
+def name_what_stays_whole(graph: NetworkGraph) -> None:
+    """Tell the user which parts compression leaves alone, and why."""
+    for part in graph.whole:
+        if part.macs:
+            logger.warning("%s stays whole at 32 bits: %s", part.name or "a part", part.reason)
+    for name, reason in graph.kept.items():
+        logger.warning("channels of %s are not pruned: %s", name, reason)
+
+
+if __name__ == "__main__":
+    run(main)

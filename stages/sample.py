@@ -1,0 +1,86 @@
+"""Stage `sample`: measure policies, chosen actively, and as many at random for comparison."""
+
+import logging
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from seernet import artifacts
+from seernet.config import load
+from seernet.device import resolve_device
+from seernet.evaluation import Evaluation, EvaluationSpec, Measurer
+from seernet.graph import NetworkGraph
+from seernet.parallel import local_executor
+from seernet.policy import CostModel, Policy, SearchSpace, checked_space
+from seernet.progress import bar
+from seernet.sampling import ActiveSampler, Measured
+from seernet.stage import run
+from seernet.store import Store, default_root
+
+logger = logging.getLogger("sample")
+
+
+def main() -> None:
+    """Write `data/evaluations/evaluations.csv` and its metrics."""
+    params = load()
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params.space, params.budgets)
+    sampler = ActiveSampler(space, params.sample, params.predictor, params.seed)
+    spec = EvaluationSpec.of(params, resolve_device(params.device))
+    store = Store(default_root() / "evaluations.sqlite")
+    total = 2 * params.sample.evaluations
+    seen: dict[str, Evaluation] = {}
+    with (
+        store.exclusive(),
+        local_executor(params.sample.workers) as executor,
+        bar(total, "measuring policies", "policy") as shown,
+    ):
+        measurer = Measurer(spec, store, executor, shown)
+
+        def measure(policies: Sequence[Policy]) -> list[float | None]:
+            found = measurer(policies)
+            seen.update({p.key(): e for p, e in zip(policies, found, strict=True)})
+            return [evaluation.score for evaluation in found]
+
+        measured = sampler.run(measure)
+        rivals = sampler.random_policies()
+        measured += [
+            Measured(0, "random", p, s) for p, s in zip(rivals, measure(rivals), strict=True)
+        ]
+    logger.info("%d of %d policies were measured before", measurer.reused, len(measured))
+    write(measured, seen, space)
+
+
+def write(measured: Sequence[Measured], seen: dict[str, Evaluation], space: SearchSpace) -> None:
+    """Write the table, one row a measurement, and what it took in all."""
+    points = space.encode([m.policy for m in measured])
+    bops = CostModel(space)(points).bops.round().to(torch.int64).tolist()
+    rows = []
+    for item, cost in zip(measured, bops, strict=True):
+        evaluation = seen[item.policy.key()]
+        rows.append(
+            {
+                "round": item.round,
+                "origin": item.origin,
+                **item.policy.to_row(),
+                "cost_bops": cost,
+                "score": item.score,
+                "train_macs": evaluation.train_macs,
+                "error": evaluation.error,
+            }
+        )
+    table = pd.DataFrame(rows)
+    artifacts.EVALUATIONS.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(artifacts.EVALUATIONS, index=False)
+    spent = table.groupby("origin")["train_macs"].sum()
+    metrics = {
+        "evaluations": len(table),
+        "failed": int(table["score"].isna().sum()),
+        "train_macs": {str(origin): int(macs) for origin, macs in spent.items()},
+    }
+    artifacts.write_json(artifacts.METRICS / "sample.json", metrics)
+    logger.info("%d measurements, %d failed", metrics["evaluations"], metrics["failed"])
+
+
+if __name__ == "__main__":
+    run(main)
