@@ -124,6 +124,10 @@ class GaussianProcess:
 
 def fit(inputs: Tensor, targets: Tensor, config: PredictorConfig, seed: int) -> Core:  # noqa: ARG001
     """Fit the hyperparameters to standardized rows, `n x f` and `n`; deterministic."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # GPyTorch still mentions torch.jit.script
+        import botorch  # noqa: F401
+
     from botorch.models import SingleTaskGP
     from botorch.optim.fit import fit_gpytorch_mll_scipy
     from gpytorch.constraints import GreaterThan

@@ -19,6 +19,7 @@ from seernet.policy import CostModel, SearchSpace
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _BISECTIONS = 40
 _ATTEMPTS = 50
+_LARGEST_SPREAD = 2.0
 
 
 class SpreadDesign:
@@ -71,12 +72,17 @@ class SpreadDesign:
         return torch.stack([self.draw(start + i) for i in range(count)])
 
     def _profile(self, generator: torch.Generator) -> Tensor:
-        """Random logits: one level a kind (channels, weights, inputs), and one a coordinate."""
+        """Random logits: one level a kind (channels, weights, inputs), and one a coordinate.
+
+        How much coordinates differ within a kind is drawn too, from nearly uniform policies, among
+        which good ones are found, to wild ones, which teach what each layer bears.
+        """
         kinds = sorted({c.kind for c in self.space.coordinates})
         level = torch.randn(len(kinds), generator=generator, dtype=torch.float64)
         of_kind = torch.tensor([kinds.index(c.kind) for c in self.space.coordinates])
         noise = torch.randn(self.space.dimension, generator=generator, dtype=torch.float64)
-        return level[of_kind] + 1.5 * noise
+        spread = _LARGEST_SPREAD * torch.rand(1, generator=generator, dtype=torch.float64)
+        return level[of_kind] + spread * noise
 
     def _shifted(self, profile: Tensor, target: float) -> Tensor:
         """Shift logits until the relaxed cost is the target, by bisection."""
