@@ -39,7 +39,8 @@ def truth(space):
 def sampler(space):
     def make(**changes):
         config = {"cost_range": [0.001, 0.02], "initial": 12, "batch": 4, "evaluations": 20}
-        config |= {"population": 32, "generations": 4, **changes}
+        config |= {"population": 32, "generations": 4}
+        config |= {"evaluation": {}, **changes}
         return ActiveSampler(space, SampleConfig(**config), PredictorConfig(), seed=3)
 
     return make

@@ -177,7 +177,7 @@ class SampleConfig(Section):
     population: Annotated[int, Field(ge=8)] = Field(
         128, description="policies of the evolutionary search for candidates"
     )
-    generations: Positive = Field(20, description="generations of that search")
+    generations: Positive = Field(30, description="generations of that search")
     workers: Positive = Field(2, description="processes that measure policies side by side")
     evaluation: EvaluationConfig = Field(description="how one policy is measured")
 

@@ -6,14 +6,16 @@ in its place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from seernet.config import PredictorConfig, SampleConfig
+from seernet.config import OptimizeConfig, PredictorConfig, SampleConfig
 from seernet.errors import SeerNetError
+from seernet.optimization import Limit, optimize_many
 from seernet.policy import FeatureMap, Policy, SearchSpace
 from seernet.predictor import Predictor, fit
 from seernet.sampling.acquisition import ACQUISITIONS, Belief
@@ -23,6 +25,7 @@ from seernet.sampling.evolution import Evolution, diverse
 _RANDOM_SEED = 7919
 _PROPOSALS = 1 << 20
 _FEWEST = 5
+_FRONT = 24
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,29 @@ class ActiveSampler:
         else:
             belief = Belief(self._fit(measured, known), self.features, self.design.cost)
             acquisition = ACQUISITIONS[self.config.acquisition]
+            population = torch.cat([self._front(belief), population])
             population = evolution.run(lambda u: acquisition(belief, u), population)
             values = acquisition(belief, population)
         niche = evolution.niche(population)
         return self.space.decode(diverse(population, values, niche, known, self.config.batch))
+
+    def _front(self, belief: Belief) -> Tensor:
+        """The best predicted policies all over the cost range, `_FRONT x d`, from the ascent.
+
+        Evolution alone would not come near them, and the front it is to improve on would be low.
+        """
+        shares = torch.linspace(0.0, 1.0, _FRONT + 1, dtype=torch.float64)[1:]
+        limits = self.design.low * (self.design.high / self.design.low) ** shares
+        solutions = optimize_many(
+            lambda u: belief.predictor.posterior(self.features(u)),
+            Limit("bops", "BOPs", lambda u: self.design.cost(u).bops, math.inf),
+            limits,
+            self.space.levels,
+            OptimizeConfig(kappa=0.0),
+            self.seed,
+        )
+        points = torch.stack([solution.u for solution in solutions])
+        return points[self.design.inside(points)]
 
     def _fit(self, measured: Sequence[Measured], known: Tensor) -> Predictor:
         good = [i for i, m in enumerate(measured) if m.score is not None]

@@ -57,19 +57,32 @@ class SpreadDesign:
 
     def draw(self, index: int) -> Tensor:
         """The policy at a place of the sequence, a discrete point of `d`."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        phase = torch.rand(1, generator=torch.Generator().manual_seed(self.seed)).item()
-        share = (phase + index * _GOLDEN) % 1.0
-        target = self.low * (self.high / self.low) ** share
-        for _ in range(_ATTEMPTS):
-            candidate = self.space.round(self._shifted(self._profile(generator), target)[None])
-            if bool(self.inside(candidate)):
-                return candidate[0]
-        return self._nearest(generator, target)
+        return self.draw_many(index, 1)[0]
 
     def draw_many(self, start: int, count: int) -> Tensor:
         """Consecutive policies of the sequence, `count x d`."""
-        return torch.stack([self.draw(start + i) for i in range(count)])
+        indices = range(start, start + count)
+        generators = [torch.Generator().manual_seed(self.seed * 1_000_003 + i) for i in indices]
+        targets = torch.tensor([self._target(i) for i in indices], dtype=torch.float64)
+        points = torch.zeros(count, self.space.dimension, dtype=torch.float64)
+        missing = torch.arange(count)
+        for _ in range(_ATTEMPTS):
+            profiles = torch.stack([self._profile(generators[i]) for i in missing.tolist()])
+            tries = self.space.round(self._shifted(profiles, targets[missing]))
+            inside = self.inside(tries)
+            points[missing[inside]] = tries[inside]
+            missing = missing[~inside]
+            if not len(missing):
+                return points
+        for i in missing.tolist():
+            points[i] = self._nearest(generators[i], float(targets[i]))
+        return points
+
+    def _target(self, index: int) -> float:
+        """Cost that a place of the sequence asks for."""
+        phase = torch.rand(1, generator=torch.Generator().manual_seed(self.seed)).item()
+        share = (phase + index * _GOLDEN) % 1.0
+        return float(self.low * (self.high / self.low) ** share)
 
     def _profile(self, generator: torch.Generator) -> Tensor:
         """Random logits: one level a kind (channels, weights, inputs), and one a coordinate.
@@ -84,21 +97,21 @@ class SpreadDesign:
         spread = _LARGEST_SPREAD * torch.rand(1, generator=generator, dtype=torch.float64)
         return level[of_kind] + spread * noise
 
-    def _shifted(self, profile: Tensor, target: float) -> Tensor:
-        """Shift logits until the relaxed cost is the target, by bisection."""
-        low, high = -30.0, 30.0
+    def _shifted(self, profiles: Tensor, targets: Tensor) -> Tensor:
+        """Shift `n x d` logits until their relaxed costs are the `n` targets, by bisection."""
+        low = torch.full_like(targets, -30.0)
+        high = torch.full_like(targets, 30.0)
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
-            above = float(self.cost(torch.sigmoid(profile + middle)[None]).bops) > target
-            low, high = (low, middle) if above else (middle, high)
-        return torch.sigmoid(profile + low)
+            above = self.cost(torch.sigmoid(profiles + middle[:, None])).bops > targets
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return torch.sigmoid(profiles + low[:, None])
 
     def _nearest(self, generator: torch.Generator, target: float) -> Tensor:
         """A narrow range can be missed by rounding: the best of many tries, or an error."""
-        tries = torch.stack(
-            [self._shifted(self._profile(generator), target) for _ in range(_ATTEMPTS)]
-        )
-        points = self.space.round(tries)
+        profiles = torch.stack([self._profile(generator) for _ in range(_ATTEMPTS)])
+        targets = torch.full((_ATTEMPTS,), target, dtype=torch.float64)
+        points = self.space.round(self._shifted(profiles, targets))
         bops = self.cost(points).bops
         misfit = (bops.log() - math.log(target)).abs()
         misfit[~self.inside(points)] = torch.inf

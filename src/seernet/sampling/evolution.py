@@ -59,6 +59,12 @@ class Evolution:
             population = population[self._best(population, value(population), share)]
         return population
 
+    @property
+    def _steps(self) -> Tensor:
+        """Distance between neighbouring levels of each coordinate."""
+        counts = [len(c.values) for c in self.design.space.coordinates]
+        return 1.0 / torch.tensor([max(1, n - 1) for n in counts], dtype=torch.float64)
+
     def niche(self, u: Tensor) -> Tensor:
         """Cost class of `n x d` policies: `n` integers."""
         low, high = self.design.low, self.design.high
@@ -75,7 +81,10 @@ class Evolution:
         return order[rank <= share]
 
     def _children(self, population: Tensor, values: Tensor, generator: torch.Generator) -> Tensor:
-        """Uniform crossover of tournament winners, then about two mutations each."""
+        """Uniform crossover of tournament winners, then about two mutations each.
+
+        A mutation is a step to a neighbouring level or, as often, a fresh draw.
+        """
         size, dimension = population.shape
         pairs = torch.randint(size, (2, 2, size), generator=generator)
         winners = torch.where(values[pairs[0]] >= values[pairs[1]], pairs[0], pairs[1])
@@ -83,15 +92,18 @@ class Evolution:
         children = torch.where(mix, population[winners[0]], population[winners[1]])
         mutate = torch.rand(size, dimension, generator=generator) < 2.0 / dimension
         fresh = torch.rand(size, dimension, generator=generator, dtype=population.dtype)
-        children = self.design.space.round(torch.where(mutate, fresh, children))
+        toss = torch.rand(2, size, dimension, generator=generator)
+        step = torch.where(toss[0] < 0.5, self._steps, -self._steps)
+        moved = torch.where(toss[1] < 0.5, (children + step).clamp(0.0, 1.0), fresh)
+        children = self.design.space.round(torch.where(mutate, moved, children))
         return children[self.design.inside(children)]
 
 
 def diverse(population: Tensor, values: Tensor, niche: Tensor, known: Tensor, count: int) -> Tensor:
     """Pick a batch of high values that is not a batch of near-twins.
 
-    Greedy, one niche after the other: each pick maximises its value times the squared distance to
-    the nearest policy that is measured or picked already, capped at the median distance.
+    Greedy, one niche after the other: each pick maximises its value times the distance to the
+    nearest policy that is measured or picked already, capped at the median distance.
 
     Args:
         population: `m x d` policies.
@@ -109,7 +121,7 @@ def diverse(population: Tensor, values: Tensor, niche: Tensor, known: Tensor, co
     picked: list[int] = []
     classes = sorted(set(niche.tolist()))
     for turn in range(len(population)):
-        merit = values.clamp(min=1e-30) * (nearest / typical).clamp(max=1.0).square()
+        merit = values.clamp(min=1e-30) * (nearest / typical).clamp(max=1.0)
         merit[(niche != classes[turn % len(classes)]) | (nearest <= 1e-9)] = -1.0
         best = int(merit.argmax())
         if float(merit[best]) >= 0.0:

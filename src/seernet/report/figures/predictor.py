@@ -49,7 +49,7 @@ def predictor(
     _coverage(coverage, predictions, chosen)
     _curve(error, curve, {"rmse": ("RMSE", _MAIN)}, 100.0)
     error.set_ylabel("RMSE (percentage points)")
-    error.set_ylim(bottom=0)
+    error.set_ylim(0.0, 1.15 * max(100.0 * curve["rmse"].max(), 0.1))
     _curve(rank, curve, {"kendall_tau": ("Kendall's tau", _MAIN), "r2": ("R²", _OTHER)}, 1.0)
     rank.set_ylabel("Agreement, held out (1 = perfect)")
     rank.set_ylim(min(0.0, *rank.get_ylim()), 1.0)
