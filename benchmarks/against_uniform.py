@@ -64,7 +64,12 @@ def run_seed(seed: int, params: Path, identity: str) -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="seernet-benchmark-") as folder:
         prepare_folder(Path(folder), seed, params)
         print(f"seed {seed} ...", file=sys.stderr, flush=True)
-        environment = {**os.environ, "SEERNET_STORE": str(ROOT / ".store")}
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(Path(folder) / "src"),
+            "SEERNET_STORE": str(ROOT / ".store"),
+        }
         command = [sys.executable, "-m", "dvc", "repro", "--no-commit", "collect"]
         done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False)
         if done.returncode:
