@@ -1,6 +1,7 @@
 """Networks by name, with weights and checkpoints; every mistake gets a sentence to act on."""
 
 import pickle
+import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,16 @@ def test_file_without_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "c.pt")
     with pytest.raises(ModelError, match="holds no state dict"):
         read_state(tmp_path / "c.pt")
+
+
+def test_package_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    """A stage script starts with `stages/` on its path, not with the repository's root."""
+    (tmp_path / "nets_of_mine").mkdir()
+    source = (
+        "from torch import nn\n\ndef make(num_classes):\n    return nn.Linear(3, num_classes)\n"
+    )
+    (tmp_path / "nets_of_mine" / "line.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    model = build(ModelConfig(name="nets_of_mine.line:make"), 7, (1, 8, 8))
+    assert model.out_features == 7

@@ -6,6 +6,7 @@ are quantized too; so training sees it as well. The places are found by symbolic
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import operator
@@ -19,7 +20,6 @@ from seernet.compression.quantizer import Quantizer
 
 logger = logging.getLogger(__name__)
 
-_UNQUANTIZED = "adds and concatenations stay unquantized in this network: %s"
 _ADDS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _CATS: tuple[Any, ...] = (torch.cat, torch.concat, torch.concatenate)
 
@@ -57,7 +57,7 @@ def quantize_merges(model: nn.Module, image: Tensor, bits: int) -> nn.Module:
     graph.lint()
     module.recompile()
     if not _same_function(model, module, image):
-        logger.warning(_UNQUANTIZED, "its traced program computes something else")
+        _warn("its traced program computes something else")
         return model
     return module
 
@@ -90,14 +90,19 @@ def _trace(model: nn.Module) -> fx.Graph | None:
             with in_mode(model, training=training):
                 graphs.append(_Tracer().trace(model))
     except Exception as error:  # noqa: BLE001 - it fails in the user's own code, in any way
-        reason = f"torch.fx cannot trace it ({' '.join(str(error).split())[:120]})"
-        logger.warning(_UNQUANTIZED, reason)
+        _warn(f"torch.fx cannot trace it ({' '.join(str(error).split())[:120]})")
         return None
     programs = [graph.python_code("self").src for graph in graphs]
     if programs[0] != programs[1]:
-        logger.warning(_UNQUANTIZED, "its program differs between training and inference")
+        _warn("its program differs between training and inference")
         return None
     return graphs[1]
+
+
+@functools.cache
+def _warn(reason: str) -> None:
+    """Say it once in a process, not for each policy that is measured."""
+    logger.warning("adds and concatenations stay unquantized in this network: %s", reason)
 
 
 def _merged(node: fx.Node) -> list[fx.Node]:

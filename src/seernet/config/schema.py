@@ -193,7 +193,7 @@ class PredictorConfig(Section):
     """The accuracy predictor."""
 
     family: Literal["auto", "gp", "ensemble"] = Field(
-        "auto", description="`auto` takes the better one in cross-validation"
+        "auto", description="`auto` compares them in cross-validation; see predictor.select"
     )
     folds: Annotated[int, Field(ge=2)] = Field(5, description="folds of the cross-validation")
     members: Annotated[int, Field(ge=2)] = Field(16, description="networks of the ensemble")
@@ -208,7 +208,7 @@ class OptimizeConfig(Section):
     iterations: Positive = Field(150, description="gradient steps")
     learning_rate: Rate = Field(0.05, description="of the adaptive steps, in relaxed units")
     kappa: NonNegative = Field(
-        0.5, description="standard deviations subtracted from the predicted score"
+        1.0, description="standard deviations subtracted from the predicted score"
     )
     barrier_weight: Rate = Field(
         0.02, description="first weight of the log barrier, relative to the spread of scores"

@@ -46,6 +46,7 @@ CODE = (
     "policy",
     "training",
 )
+WARMUP = 10  # one step in so many: without it some low-bit networks collapse to chance
 # What torch and its libraries say when the machine, not the policy, is to blame.
 _MACHINE = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "cuda error")
 
@@ -157,6 +158,7 @@ class Evaluator:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             steps=config.steps,
+            warmup=config.steps // WARMUP,
             precision=config.precision,
         )
         soft = Distillation(self.model.eval(), config.distillation, config.temperature)

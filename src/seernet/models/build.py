@@ -93,6 +93,8 @@ def _users(name: str) -> Callable[..., nn.Module]:
         raise ModelError(
             f"model file {place!r} does not exist; model.name starts at the repository's root."
         )
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # scripts start with their own folder, not the root
     try:
         is_file = place.endswith(".py")
         module = _module_of_file(Path(place)) if is_file else importlib.import_module(place)

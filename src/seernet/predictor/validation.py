@@ -15,6 +15,7 @@ from seernet.predictor.scaling import check_rows
 
 # Half width of the central 80 % interval of a Gaussian, in standard deviations.
 HALF_WIDTH_80 = 1.2815515655446004
+DEFAULT_FAMILY = "gp"
 # Below this many rows, each is a fold of its own.
 FEW_ROWS = 8
 
@@ -83,12 +84,15 @@ def select(
 ) -> tuple[str, dict[str, CrossValidation]]:
     """Compare all families on the same folds and choose one.
 
-    `auto` chooses by predictive density, not by error: the active loop and the ascent use the
-    variance too, and only the density judges mean and variance together. Any other
-    `config.family` is taken as it is.
+    `auto` judges by predictive density, not by error: the active loop and the ascent use the
+    variance too, and only the density judges mean and variance together. It stays with the
+    Gaussian process unless another family is better by more than one standard error of the
+    difference: away from the data, where the ascent goes, its variance returns to the prior's,
+    while an ensemble's members tend to agree on what none of them has seen.
 
     Returns:
-        The chosen family and each family's cross-validation.
+        The chosen family and each family's cross-validation. Any other `config.family` than
+        `auto` is taken as it is.
 
     Raises:
         ArtifactError: If rows are too few, not finite, or out of range.
@@ -96,7 +100,12 @@ def select(
     results = {name: cross_validate(name, features, scores, config, seed) for name in FAMILIES}
     if config.family != "auto":
         return config.family, results
-    return min(results, key=lambda name: results[name].nll), results
+    chosen = DEFAULT_FAMILY
+    for name, result in results.items():
+        gain = _log_density(scores, result) - _log_density(scores, results[chosen])
+        if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
+            chosen = name
+    return chosen, results
 
 
 def assess(family: str, scores: Tensor, predictive: Posterior) -> CrossValidation:
@@ -108,6 +117,12 @@ def assess(family: str, scores: Tensor, predictive: Posterior) -> CrossValidatio
 def _folds(n: int, folds: int, seed: int) -> list[Tensor]:
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     return list(order.tensor_split(n if n < FEW_ROWS else min(folds, n)))
+
+
+def _log_density(scores: Tensor, result: CrossValidation) -> Tensor:
+    """Log predictive density of each held-out score, in nats."""
+    z = (scores - result.mean) / result.std
+    return -0.5 * z.square() - result.std.log() - 0.5 * math.log(2 * math.pi)
 
 
 def _summarize(family: str, scores: Tensor, mean: Tensor, std: Tensor) -> CrossValidation:

@@ -26,6 +26,8 @@ _RANDOM_SEED = 7919
 _PROPOSALS = 1 << 20
 _FEWEST = 5
 _FRONT = 24
+_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+_SAME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -112,26 +114,34 @@ class ActiveSampler:
         return measured
 
     def propose(self, measured: Sequence[Measured], number: int) -> list[Policy]:
-        """A full batch of policies worth measuring next, given those measured so far."""
+        """A full batch of policies worth measuring next, given those measured so far.
+
+        With the acquisition `frontier`, half of them are what the ascent would choose now, at
+        costs that shift from round to round: where the predictor is too optimistic it learns so
+        before a budget relies on it.
+        """
         known = self.space.encode([m.policy for m in measured])
         first = _PROPOSALS + number * self.config.population
         population = self.design.draw_many(first, self.config.population)
-        evolution = Evolution(
-            self.design,
-            self.config.batch,
-            self.config.generations,
-            self.seed * 1_000_003 + number,
-        )
+        seed = self.seed * 1_000_003 + number
+        evolution = Evolution(self.design, self.config.batch, self.config.generations, seed)
+        chosen = known[:0]
         if self.config.acquisition == "random":
             values = torch.ones(len(population), dtype=torch.float64)
         else:
             belief = Belief(self._fit(measured, known), self.features, self.design.cost)
             acquisition = ACQUISITIONS[self.config.acquisition]
-            population = torch.cat([self._front(belief), population])
-            population = evolution.run(lambda u: acquisition(belief, u), population)
+            front = self._front(belief)
+            if self.config.acquisition == "frontier":
+                chosen = _new(_spread_over(front, self.config.batch // 2, number), known)
+            population = evolution.run(
+                lambda u: acquisition(belief, u), torch.cat([front, population])
+            )
             values = acquisition(belief, population)
+        known = torch.cat([known, chosen])
         niche = evolution.niche(population)
-        return self.space.decode(diverse(population, values, niche, known, self.config.batch))
+        rest = diverse(population, values, niche, known, self.config.batch - len(chosen))
+        return self.space.decode(torch.cat([chosen, rest]))
 
     def _front(self, belief: Belief) -> Tensor:
         """The best predicted policies all over the cost range, `_FRONT x d`, from the ascent.
@@ -161,3 +171,19 @@ class ActiveSampler:
         scores = torch.tensor([measured[i].score for i in good], dtype=torch.float64)
         family = "gp" if self.predictor.family == "auto" else self.predictor.family
         return fit(family, self.features(known[good]), scores, self.predictor, self.seed)
+
+
+def _spread_over(front: Tensor, count: int, number: int) -> Tensor:
+    """Pick `count` policies at even distances along a front; the first place shifts by round."""
+    phase = (number * _GOLDEN) % 1.0
+    places = (torch.arange(count) + phase) / max(1, count) * len(front)
+    return front[places.long().clamp(max=len(front) - 1)] if len(front) else front
+
+
+def _new(points: Tensor, known: Tensor) -> Tensor:
+    """Those of `points` that differ from each other and from all known policies, in order."""
+    fresh = points[:0]
+    for point in points[:, None]:
+        if float(torch.cdist(point, torch.cat([known, fresh])).min()) > _SAME:
+            fresh = torch.cat([fresh, point])
+    return fresh

@@ -94,7 +94,8 @@ class SpreadDesign:
         level = torch.randn(len(kinds), generator=generator, dtype=torch.float64)
         of_kind = torch.tensor([kinds.index(c.kind) for c in self.space.coordinates])
         noise = torch.randn(self.space.dimension, generator=generator, dtype=torch.float64)
-        spread = _LARGEST_SPREAD * torch.rand(1, generator=generator, dtype=torch.float64)
+        share = torch.rand(1, generator=generator, dtype=torch.float64)
+        spread = _LARGEST_SPREAD * share.square()
         return level[of_kind] + spread * noise
 
     def _shifted(self, profiles: Tensor, targets: Tensor) -> Tensor:
