@@ -26,7 +26,7 @@ def main() -> None:
     budget = budget_argument(sys.argv, params.budgets)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
     finetuner = Finetuner(params, folders, resolve_device(params.device))
-    space = checked_space(finetuner.graph, params.space, params.budgets)
+    space = checked_space(finetuner.graph, params)
     cost = CostModel(space)
     limits = bounds(params.budgets[budget], cost)
     metrics: dict[str, Any] = {

@@ -21,7 +21,7 @@ def main() -> None:
     budget = budget_argument(sys.argv, params.budgets)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
     finetuner = Finetuner(params, folders, resolve_device(params.device))
-    cost = CostModel(checked_space(finetuner.graph, params.space, params.budgets))
+    cost = CostModel(checked_space(finetuner.graph, params))
     path = artifacts.POLICIES / f"{budget}.json"
     policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
     promised = artifacts.read_json(

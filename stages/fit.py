@@ -21,7 +21,7 @@ FEWEST = 5
 def main() -> None:
     """Write `models/predictor/` and its metrics."""
     params = load()
-    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params.space, params.budgets)
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
     table = pd.read_csv(artifacts.EVALUATIONS)
     table = table[table["score"].notna()]
     held_out = table["origin"] == "random"
@@ -40,6 +40,8 @@ def main() -> None:
         "families": {name: figures(result) for name, result in families.items()},
     }
     artifacts.write_json(artifacts.METRICS / "fit.json", metrics)
+    if families[family].r2 < 0.0:
+        logger.warning("the predictor is worse than the mean score; raise sample.evaluations")
     logger.info("%s: R2 %.3f, tau %.3f", family, metrics["r2"], metrics["kendall_tau"])
 
 

@@ -15,7 +15,7 @@ from seernet.stage import run
 def main() -> None:
     """Write `results/front.csv`."""
     params = load()
-    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params.space, params.budgets)
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
     cost, features = CostModel(space), FeatureMap(space)
     predictor = load_predictor(artifacts.PREDICTOR)
     baseline = float(cost.baseline().bops)

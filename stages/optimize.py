@@ -18,7 +18,7 @@ def main() -> None:
     """Write `models/policies/B.json` and its metrics."""
     params = load()
     budget = budget_argument(sys.argv, params.budgets)
-    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params.space, params.budgets)
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
     cost, features = CostModel(space), FeatureMap(space)
     predictor = load_predictor(artifacts.PREDICTOR)
     found = bounds(params.budgets[budget], cost)
@@ -34,6 +34,8 @@ def main() -> None:
         params.seed,
     )
     bops = int(cost(solution.u[None]).bops.round())
+    if bool((solution.u == 1.0).all()):
+        logger.warning("%s: the budget exceeds the dearest policy, so it limits nothing", budget)
     policy = space.decode(solution.u[None])[0]
     artifacts.write_json(
         artifacts.POLICIES / f"{budget}.json",

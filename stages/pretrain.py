@@ -28,9 +28,10 @@ def main() -> None:
     dataset = Dataset.open(artifacts.PREPARED, torch.device(device), params.data.workers)
     with seeded(params.seed):
         model = build(params.model, len(dataset.info.classes), dataset.info.input_shape)
-    graph = trace(model, dataset.info.input_shape)
+    classes = len(dataset.info.classes)
+    graph = trace(model, dataset.info.input_shape, classes)
     name_what_stays_whole(graph)
-    cost = CostModel(checked_space(graph, params.space, params.budgets)).baseline()
+    cost = CostModel(checked_space(graph, params)).baseline()
     model.to(device)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
     trainer = Pretrainer(params, folders, device)

@@ -1,11 +1,14 @@
 """Execute the notebooks, which draw the figures, and write the page that shows them."""
 
+import logging
 from pathlib import Path
 
 from seernet.config import load
 from seernet.report import Artifacts
 from seernet.report.execute import execute_all
 from seernet.report.page import render
+
+logger = logging.getLogger("report")
 
 NOTEBOOKS = Path("notebooks")
 RESULTS = Path("results")
@@ -21,6 +24,7 @@ def main() -> None:
     links = [f"../notebooks/{path.name}" for path in executed]
     html = render(params, Artifacts(), RESULTS / "figures", links)
     page.write_text(html, encoding="utf-8")
+    logger.info("open %s", page)
 
 
 if __name__ == "__main__":

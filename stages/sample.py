@@ -24,7 +24,7 @@ logger = logging.getLogger("sample")
 def main() -> None:
     """Write `data/evaluations/evaluations.csv` and its metrics."""
     params = load()
-    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params.space, params.budgets)
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
     sampler = ActiveSampler(space, params.sample, params.predictor, params.seed)
     spec = EvaluationSpec.of(params, resolve_device(params.device))
     store = Store(default_root() / "evaluations.sqlite")

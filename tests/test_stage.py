@@ -15,6 +15,7 @@ from seernet.stage import run
 def stage_folder(tmp_path, monkeypatch):
     """An empty working folder, and a script called with one argument."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").touch()
     monkeypatch.setattr(sys, "argv", ["stages/optimize.py", "small"])
     return tmp_path
 
@@ -88,3 +89,9 @@ def test_exit_of_the_stage_passes_through(stage_folder, code, status):
 def test_unwritable_timings_do_not_fail_the_stage(stage_folder):
     (stage_folder / "results").write_text("a file where the folder should be")
     run(lambda: None)
+
+
+def test_nothing_is_left_in_a_folder_that_holds_no_pipeline(tmp_path):
+    (tmp_path / "params.yaml").unlink()
+    run(lambda: None)
+    assert list(tmp_path.iterdir()) == []

@@ -113,6 +113,8 @@ def _record(start: datetime, seconds: float, status: int) -> None:
         f"{seconds:.1f}",
         status,
     )
+    if not Path("params.yaml").exists():
+        return  # not in a pipeline's folder: leave no litter
     try:
         TIMINGS.parent.mkdir(parents=True, exist_ok=True)
         # Stages of several budgets may run side by side.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seernet.compression import Quantizer, quantizers
+from seernet.compression import Quantizer, merges, quantizers
 from seernet.compression.merges import quantize_merges
 
 IMAGE = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -105,6 +105,11 @@ def test_add_reads_the_tensor_as_it_is_by_then() -> None:
         quantizer.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0].clone()))
     network(IMAGE)
     assert met[0].min() >= 0  # after the relu in place
+
+
+@pytest.fixture(autouse=True)
+def _say_it_again() -> None:
+    merges._warn.cache_clear()
 
 
 def test_untraceable_network_stays_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

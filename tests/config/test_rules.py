@@ -16,6 +16,7 @@ from seernet.errors import ConfigError
         ),
         ("pruning_step: 0.125", "pruning_step: 0.8", ["space.pruning_step", "0.8", "0.75"]),
         ("  batch: 8", "  batch: 129", ["sample.batch", "129", "sample.population", "128"]),
+        ("initial: 24", "initial: 4", ["sample.evaluations", "sample.initial", "at least 5"]),
         ("folds: 5", "folds: 65", ["predictor.folds", "65", "sample.evaluations", "64"]),
     ],
 )

@@ -241,3 +241,12 @@ def test_package_in_the_working_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     model = build(ModelConfig(name="nets_of_mine.line:make"), 7, (1, 8, 8))
     assert model.out_features == 7
+
+
+def test_values_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    state = build(ModelConfig(name="resnet20"), 10, SHAPE).state_dict()
+    state["fc.bias"][0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    config = ModelConfig(name="resnet20", checkpoint=str(tmp_path / "nan.safetensors"))
+    with pytest.raises(ModelError, match=r"not finite in fc\.bias"):
+        build(config, 10, SHAPE)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from seernet.errors import ModelError
 from seernet.graph import NetworkGraph
 from seernet.models import trace
+from seernet.models.resnet20 import resnet20
 
 SHAPE = (3, 32, 32)
 Around = Callable[..., nn.Module]
@@ -278,3 +279,8 @@ def test_network_that_returns_a_tuple_is_refused(around: Around) -> None:
 
     with pytest.raises(ModelError, match="logits, not a tuple"):
         trace(Pair(), SHAPE)
+
+
+def test_wrong_number_of_outputs_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"shape \(1, 10\).*3 classes.*num_classes"):
+        trace(resnet20(10, width=4), (3, 16, 16), 3)

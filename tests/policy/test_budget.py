@@ -1,10 +1,13 @@
 """Budgets become absolute limits, and unreachable ones are refused before anything is spent."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from seernet.config import BudgetConfig, SpaceConfig
-from seernet.errors import BudgetError
+from seernet.errors import BudgetError, ConfigError
 from seernet.graph import NetworkGraph
 from seernet.policy import Bound, CostModel, SearchSpace, bounds, check_budgets, checked_space
 
@@ -54,12 +57,20 @@ def test_unreachable_budget_is_refused_with_the_cheapest_cost_and_the_remedy(
 
 def test_every_unreachable_budget_is_named(cost: CostModel) -> None:
     budgets = {"one": BudgetConfig(bops=1.0), "two": BudgetConfig(macs=1.0, size_bytes=1.0)}
-    with pytest.raises(BudgetError, match=r"`one`.*GBOPs.*`two`.*MMACs.*`two`.*kB"):
+    with pytest.raises(BudgetError, match=r"`one`.*MBOPs.*`two`.*MMACs.*`two`.*kB"):
         check_budgets(budgets, cost)
 
 
 def test_checked_space_is_the_space_of_reachable_budgets(hand: NetworkGraph) -> None:
-    space = checked_space(hand, SpaceConfig(), {"all": BudgetConfig(macs=MACS)})
-    assert space.dimension == 2 + 2 + 2
+    def params(cost_range: list[float], **limits: float) -> Any:
+        return SimpleNamespace(
+            space=SpaceConfig(),
+            budgets={"one": BudgetConfig(**limits)},
+            sample=SimpleNamespace(cost_range=cost_range),
+        )
+
+    assert checked_space(hand, params([0.001, 0.9], macs=MACS)).dimension == 2 + 2 + 2
     with pytest.raises(BudgetError):
-        checked_space(hand, SpaceConfig(), {"none": BudgetConfig(macs=1.0)})
+        checked_space(hand, params([0.001, 0.9], macs=1.0))
+    with pytest.raises(ConfigError, match=r"cost_range \[1e-06, 2e-06\] holds no policy"):
+        checked_space(hand, params([1e-6, 2e-6], macs=MACS))

@@ -26,7 +26,7 @@ def make_params(model: str = "resnet20") -> Params:
             "model": {"name": model},
             "pretrain": {"epochs": 1},
             "space": {},
-            "sample": {"cost_range": [0.003, 0.03]},
+            "sample": {"cost_range": [0.003, 0.03], "evaluation": {}},
             "predictor": {},
             "optimize": {},
             "budgets": {name: {"bops_ratio": 0.01} for name in reversed(BUDGETS)},

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from seernet.config.schema import Params
 
 
+FEWEST = 5
+
+
 def broken_rules(params: Params) -> Iterator[str]:
     """Say which rules between keys are broken.
 
@@ -33,6 +36,11 @@ def broken_rules(params: Params) -> Iterator[str]:
         yield (
             f"`sample.batch` ({sample.batch}) exceeds `sample.population` ({sample.population}), "
             "from which it is chosen; lower the batch or raise the population"
+        )
+    if sample.evaluations < FEWEST or sample.initial < min(FEWEST, sample.evaluations):
+        yield (
+            f"`sample.evaluations` ({sample.evaluations}) and `sample.initial` ({sample.initial}) "
+            f"must be at least {FEWEST}, or the predictor has nothing to learn from; raise them"
         )
     if params.predictor.folds > sample.evaluations:
         yield (

@@ -30,7 +30,6 @@ from seernet.data.loader import (
     Loader,
     Normalizer,
     batch_count,
-    channels_last,
     generator,
 )
 from seernet.errors import DataError
@@ -91,7 +90,7 @@ class FileImages:
             if isinstance(batch, str):
                 raise DataError(batch)
             pixels, labels = (part.to(self.device, non_blocking=True) for part in batch)
-            yield channels_last(normalize(pixels)), labels
+            yield normalize(pixels).contiguous(), labels
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ class Loader(Protocol):
                 augmentation, so an interrupted training resumes as if it had not been.
 
         Yields:
-            Normalised images, float32 `b x C x H x W` on the device (channels_last where
-            C > 1), and labels, int64 `b`.
+            Normalised images, float32 `b x C x H x W` on the device, contiguous as
+            networks that flatten by `view` expect, and labels, int64 `b`.
 
         Raises:
             DataError: If an image file vanished or broke since it was prepared.
@@ -84,17 +84,6 @@ class Normalizer:
     def __call__(self, images: Tensor) -> Tensor:
         """Normalise uint8 images, `b x C x H x W`; the result is float32, of the same layout."""
         return images.float().sub_(self.mean).div_(self.std)
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """Lay color images out as convolutions want them.
-
-    Gray ones lie the same either way, but get the usual strides: torch's guess of the layout from
-    ambiguous ones would differ between batches.
-    """
-    if images.shape[1] == 1:
-        return images.flatten(1).view(images.shape)
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def generator(*key: int) -> torch.Generator:

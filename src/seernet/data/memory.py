@@ -15,7 +15,6 @@ from seernet.data.loader import (
     Loader,
     Normalizer,
     batch_count,
-    channels_last,
     generator,
 )
 
@@ -47,7 +46,7 @@ class DecodedImages:
     def take(self, positions: Sequence[int]) -> Tensor:
         """Return the images at these positions, normalised, not augmented."""
         chosen = torch.tensor(positions, device=self.pixels.device)
-        return channels_last(self.normalize(self.pixels.index_select(0, chosen)))
+        return self.normalize(self.pixels.index_select(0, chosen))
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class DecodedLoader:
         pixels, targets = self.images.pixels, self.images.targets
         for start in range(0, len(targets), self.batch_size):
             part = slice(start, start + self.batch_size)
-            yield channels_last(self.images.normalize(pixels[part])), targets[part]
+            yield self.images.normalize(pixels[part]), targets[part]
 
     def _training(self, augment: Augment, number: int) -> Iterator[Batch]:
         pixels, targets = self.images.pixels, self.images.targets
@@ -93,7 +92,8 @@ class DecodedLoader:
             batch = self.images.normalize(batch)
             if augment.crop_padding:
                 batch = shift(batch, shifts[:, part], augment.crop_padding)
-            yield channels_last(batch), targets.index_select(0, order[part])
+            batch = batch.clone(memory_format=torch.contiguous_format)
+            yield batch, targets.index_select(0, order[part])
 
 
 def shift(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
@@ -107,7 +107,7 @@ def shift(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
         padding: Pixels on each side.
 
     Returns:
-        `b x C x H x W`, channels_last.
+        `b x C x H x W`.
     """
     count, _, height, width = images.shape
     padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))

@@ -197,9 +197,11 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         for key, shape in expected.items()
         if key in state and tuple(state[key].shape) != shape
     ]
+    infinite = [key for key, value in state.items() if not bool(value.isfinite().all())]
     missing = [key for key in expected if key not in state and "num_batches_tracked" not in key]
     surplus = [key for key in state if key not in expected]
     problems = wrong[:3]
+    problems += [f"values that are not finite in {', '.join(infinite[:3])}"] if infinite else []
     problems += [f"missing {', '.join(missing[:3])} ({len(missing)} in all)"] if missing else []
     problems += [f"unexpected {', '.join(surplus[:3])} ({len(surplus)} in all)"] if surplus else []
     if problems:
@@ -220,8 +222,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling and parsing raise many types; all mean the same here
         raise ModelError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); it must be a .safetensors "
-            "file or a torch file that holds tensors only (torch.save(model.state_dict(), path))."
+            f"checkpoint {path} cannot be read ({type(error).__name__}); it is damaged, or neither "
+            "a .safetensors file nor a torch file that holds tensors only "
+            "(torch.save(model.state_dict(), path))."
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -21,12 +21,15 @@ from seernet.models.profile import Profile, profile
 from seernet.models.surgery import feature_mask, is_depthwise, remove_channels, width
 
 
-def trace(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkGraph:
+def trace(
+    model: nn.Module, input_shape: tuple[int, ...], num_classes: int | None = None
+) -> NetworkGraph:
     """Trace a classifier.
 
     Args:
         model: The network; left as it is.
         input_shape: Channels, height and width of one image.
+        num_classes: How many logits there must be; None takes any number.
 
     Returns:
         Its graph.
@@ -40,7 +43,13 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkGraph:
     if not seen.layers:
         raise ModelError(f"{type(model).__name__} has no convolution or linear layer to compress.")
     with torch.no_grad():
-        _output(model, image)
+        found = tuple(_output(model, image).shape)
+    if num_classes is not None and found != (1, num_classes):
+        raise ModelError(
+            f"the network gives outputs of shape {found} for one image, the data set has "
+            f"{num_classes} classes, so (1, {num_classes}) is needed; check model.arguments, or "
+            "let the function take num_classes."
+        )
     candidates, kept = find_groups(model, image, seen)
     groups, refused = _verified(model, image, candidates, seen)
     kept |= refused

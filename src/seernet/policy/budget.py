@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seernet.config import BudgetConfig, SpaceConfig
-from seernet.errors import BudgetError
+from seernet.config import BudgetConfig, Params
+from seernet.errors import BudgetError, ConfigError
 from seernet.graph import NetworkGraph
 from seernet.policy.cost import CostModel
 from seernet.policy.space import SearchSpace
 
-UNITS = {"bops": ("GBOPs", 1e9), "macs": ("MMACs", 1e6), "size_bytes": ("kB", 1e3)}
+UNITS = {"bops": ("MBOPs", 1e6), "macs": ("MMACs", 1e6), "size_bytes": ("kB", 1e3)}
 _BASE_UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes"}
 
 
@@ -53,12 +53,24 @@ def bounds(config: BudgetConfig, model: CostModel) -> tuple[Bound, ...]:
     return tuple(Bound(cost, limit) for cost, limit in sorted(found.items()))
 
 
-def checked_space(
-    graph: NetworkGraph, config: SpaceConfig, budgets: Mapping[str, BudgetConfig]
-) -> SearchSpace:
-    """The search space, once it is sure that every budget can be met in it; see `check_budgets`."""
-    space = SearchSpace(graph, config)
-    check_budgets(budgets, CostModel(space))
+def checked_space(graph: NetworkGraph, params: Params) -> SearchSpace:
+    """The search space, once it is sure that budgets and cost range can be met in it.
+
+    Raises:
+        BudgetError: If a budget is below the cheapest policy; see `check_budgets`.
+        ConfigError: If `sample.cost_range` holds no policy.
+    """
+    space = SearchSpace(graph, params.space)
+    model = CostModel(space)
+    check_budgets(params.budgets, model)
+    low, high = params.sample.cost_range
+    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
+    cheapest, dearest = (model(ends).bops / model.baseline().bops).tolist()
+    if high <= cheapest or low >= dearest:
+        raise ConfigError(
+            f"sample.cost_range [{low}, {high}] holds no policy of the search space, whose costs "
+            f"run from {cheapest:.4g} to {dearest:.4g} of the baseline; widen it."
+        )
     return space
 
 
@@ -75,11 +87,11 @@ def check_budgets(budgets: Mapping[str, BudgetConfig], model: CostModel) -> None
             reachable = float(bound.evaluate(model, cheapest))
             if reachable > bound.limit:
                 unit, scale = UNITS[bound.cost]
+                whole = float(getattr(model.baseline(), bound.cost))
                 problems.append(
-                    f"budget `{name}`: {bound.limit / scale:.6g} {unit} is below the cheapest "
-                    f"policy this search space allows ({reachable / scale:.6g} {unit}, "
-                    f"{reachable / float(getattr(model.baseline(), bound.cost)):.4g} of the "
-                    "baseline)"
+                    f"budget `{name}`: {bound.limit / scale:.6g} {unit} ({bound.limit / whole:.4g} "
+                    "of the baseline) is below the cheapest policy this search space allows "
+                    f"({reachable / scale:.6g} {unit}, {reachable / whole:.4g} of the baseline)"
                 )
     if problems:
         raise BudgetError(

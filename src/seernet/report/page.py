@@ -53,8 +53,8 @@ CAPTIONS = (
         "predictor.png",
         "Predictor",
         "Held-out predictions only. (a) Bars are 80 % intervals. (b) A calibrated predictor "
-        "follows the diagonal; below it, it is overconfident. (c, d) The same with the first "
-        "measurements only.",
+        "follows the diagonal; below it, it is overconfident. (c, d) Fitted to the first "
+        "measurements only, held against the random policies, which no predictor sees.",
     ),
     Caption(
         "compute.png",
@@ -94,6 +94,7 @@ def render(
         data=params.data.name,
         budgets=budgets,
         sample=sample,
+        searched=params.sample.evaluations,
         columns=list(table.columns),
         rows=list(_rows(table)),
         fit=fit,

@@ -91,7 +91,7 @@ class SpreadDesign:
         which good ones are found, to wild ones, which teach what each layer bears.
         """
         kinds = sorted({c.kind for c in self.space.coordinates})
-        level = torch.randn(len(kinds), generator=generator, dtype=torch.float64)
+        level = 2.0 * torch.randn(len(kinds), generator=generator, dtype=torch.float64)
         of_kind = torch.tensor([kinds.index(c.kind) for c in self.space.coordinates])
         noise = torch.randn(self.space.dimension, generator=generator, dtype=torch.float64)
         share = torch.rand(1, generator=generator, dtype=torch.float64)
