@@ -92,8 +92,10 @@ def test_more_measurements_make_only_the_new_ones(finished):
     before = measured(finished)
     old = pd.read_csv(finished.folder / "data/evaluations/evaluations.csv")
     finished.edit("  evaluations: 8\n", "  evaluations: 10\n")
-    finished.repro("sample")
-    assert measured(finished) == before + 4  # two active ones, two random ones
+    output = finished.dvc("repro", "sample")
+    made = measured(finished) - before
+    assert 0 < made <= 4  # two active ones, two random ones; uniform ones may be known already
+    assert f"{20 - made} of 20 policies were measured before" in output
     new = pd.read_csv(finished.folder / "data/evaluations/evaluations.csv")
     for origins in (["initial", "active"], ["random"]):
         first = old[old["origin"].isin(origins)].reset_index(drop=True)
