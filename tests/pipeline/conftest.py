@@ -84,6 +84,7 @@ def finished(tmp_path_factory):
     """A workspace in which everything ran once; tests that change it restore it."""
     workspace = Workspace(tmp_path_factory.mktemp("pipeline") / "a clone with späces")
     workspace.first_run = workspace.repro()
+    workspace.first_lock = workspace.lock
     return workspace
 
 
