@@ -7,6 +7,7 @@ each for a change, so they are removed: two runs on the same artifacts give the 
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -16,14 +17,17 @@ from typing import Any
 
 import nbformat
 import papermill
+import zmq
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
+from traitlets.config import Config
 
 from seernet.errors import ArtifactError, ConfigError
 
 KERNEL = "python3"
+LONGEST_SOCKET = 90  # bytes; systems allow 103 to 107, and ZeroMQ appends a number
 TIMEOUT = 600  # seconds a cell may take, so that a notebook that hangs ends with an error
 
 
@@ -75,7 +79,7 @@ def execute(
 ) -> Path:
     """Execute one notebook and write it normalised; see `execute_all`."""
     check_parameters(notebook, parameters)
-    with TemporaryDirectory() as profile:  # a user's IPython start-up files must not run
+    with TemporaryDirectory() as private:  # a user's IPython start-up files must not run
         try:
             executed = papermill.execute_notebook(
                 str(notebook),
@@ -86,13 +90,27 @@ def execute(
                 progress_bar=False,
                 execution_timeout=TIMEOUT,
                 kernel_manager_class=NativeKernelManager,
-                extra_arguments=[f"--ipython-dir={profile}", "--log-level=CRITICAL"],
+                config=_connection(Path(private)),
+                extra_arguments=[f"--ipython-dir={private}", "--log-level=CRITICAL"],
             )
         except PapermillExecutionError as error:
             raise ArtifactError(f"{notebook} failed: {_cause(error)}") from error
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(nbformat.writes(normalize(executed)) + "\n", encoding="utf-8")
     return output
+
+
+def _connection(folder: Path) -> Config:
+    """How kernel and client talk: through sockets in `folder`, not TCP.
+
+    TCP ports are drawn by the client and bound by the kernel a moment later; another kernel that
+    starts meanwhile may take one, and the notebook fails. They remain where ZeroMQ has no such
+    sockets (Windows) or the folder's name is too long for one.
+    """
+    socket = folder / "kernel"
+    if zmq.has("ipc") and len(os.fsencode(socket)) <= LONGEST_SOCKET:
+        return Config({"NativeKernelManager": {"transport": "ipc", "ip": str(socket)}})
+    return Config()
 
 
 def _cause(error: PapermillExecutionError) -> str:
