@@ -7,7 +7,15 @@ from seernet.config import PredictorConfig, SampleConfig, SpaceConfig
 from seernet.models import trace
 from seernet.models.resnet20 import resnet20
 from seernet.policy import CostModel, FeatureMap, SearchSpace
-from seernet.sampling import ActiveSampler
+from seernet.sampling import ActiveSampler, active
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_points_of_the_front():
+    """A coarse front: the ascent behind it has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(active, "_FRONT", 8)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +43,7 @@ def truth(space):
     return score
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sampler(space):
     def make(**changes):
         config = {"cost_range": [0.001, 0.02], "initial": 12, "batch": 4, "evaluations": 20}
@@ -44,3 +52,31 @@ def sampler(space):
         return ActiveSampler(space, SampleConfig(**config), PredictorConfig(), seed=3)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def measuring(space, truth):
+    """A `measure` that knows the truth and keeps its calls; the measurements `failing` fail."""
+
+    def make(failing=()):
+        calls = []
+
+        def measure(policies):
+            start = sum(len(call) for call in calls)
+            calls.append(policies)
+            scores = truth(space.encode(list(policies))).tolist()
+            return [None if start + i in failing else s for i, s in enumerate(scores)]
+
+        measure.calls = calls
+        return measure
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(sampler, measuring):
+    """One whole run: what it measured, its rounds' policies, torch's state before and after."""
+    measure = measuring()
+    before = torch.get_rng_state()
+    measured = sampler().run(measure)
+    return measured, measure.calls, before, torch.get_rng_state()
