@@ -154,6 +154,22 @@ def test_branch_that_starts_at_zero_hides_no_wrong_removal() -> None:
     assert "changes what the network computes" in graph.kept["conv"]
 
 
+def test_units_that_are_dead_for_an_image_hide_no_wrong_removal() -> None:
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, padding=1)
+            self.dead = nn.Conv2d(8, 8, 3, padding=1)
+            nn.init.constant_(self.dead.bias, -1000.0)
+            self.fc = nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x).softmax(dim=1)
+            return self.fc(self.dead(x).relu().mean(dim=(2, 3)))
+
+    assert "changes what the network computes" in trace(Dead(), SHAPE).kept["conv"]
+
+
 @pytest.mark.parametrize("slopes", [1, 8])
 def test_prelu_is_counted_and_pruned(around: Around, slopes: int) -> None:
     graph = trace(around(nn.PReLU(slopes)), SHAPE)
