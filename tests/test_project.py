@@ -1,6 +1,7 @@
 """The project keeps its promises: DVC sees all code, nothing unpickles, the lock is complete."""
 
 import ast
+import functools
 import json
 import re
 import tomllib
@@ -69,12 +70,18 @@ def files_of(name: str, roots: list[Path]) -> Iterator[Path]:
                 yield folder / "__init__.py"
 
 
+@functools.cache
+def imports_of(path: Path, source_root: Path) -> tuple[str, ...]:
+    """`imported_names`, each file read once."""
+    return tuple(imported_names(path, source_root))
+
+
 def import_closure(start: list[Path], source_root: Path) -> set[Path]:
     """All files of the project that running some files may import."""
     roots = [source_root, *{path.parent for path in start}]
     found, todo = set(start), list(start)
     while todo:
-        for name in imported_names(todo.pop(), source_root):
+        for name in imports_of(todo.pop(), source_root):
             new = set(files_of(name, roots)) - found
             found |= new
             todo += new

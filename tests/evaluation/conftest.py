@@ -1,13 +1,23 @@
 """A ResNet-20 of width 4, trained for a moment on the embedded digits, and policies for it."""
 
+import functools
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from seernet import store
 from seernet.config import Params
 from seernet.data import Dataset, prepare
-from seernet.evaluation import EvaluationSpec, Folders, Pretrainer, save_baseline
+from seernet.evaluation import (
+    EvaluationSpec,
+    Folders,
+    Pretrainer,
+    evaluator,
+    finetuning,
+    pretraining,
+    save_baseline,
+)
 from seernet.models import build, trace
 from seernet.policy import CostModel, SearchSpace
 from seernet.training import seeded
@@ -39,6 +49,16 @@ PARAMS = {
     },
     "report": {},
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _code_read_once():
+    """Our code does not change while tests run; the test of one that does reads it again."""
+    with pytest.MonkeyPatch.context() as patch:
+        cached = functools.cache(store.code_digest)
+        for module in (evaluator, finetuning, pretraining):
+            patch.setattr(module, "code_digest", cached)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -172,6 +172,7 @@ def test_key_sees_the_code_of_measurements_only(spec, tmp_path, monkeypatch):
         copy = package / file.relative_to(store.PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
+    monkeypatch.setattr(evaluator, "code_digest", store.code_digest)
     before = spec.digest()
     monkeypatch.setattr(store, "PACKAGE", package)
     for name in ("evaluation/finetuning.py", "sampling/active.py", "report/page.py"):

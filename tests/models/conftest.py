@@ -1,30 +1,20 @@
 """Small networks that real ones are made of, and the torchvision networks traced once."""
 
-import functools
 from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from seernet.graph import NetworkGraph
-from seernet.models import trace
 
-SHAPE = (3, 32, 32)
 Traced = tuple[nn.Module, NetworkGraph]
 
 
 @pytest.fixture(scope="session")
-def torchvision_traced() -> Callable[[str], Traced]:
+def torchvision_traced(traced: Callable[..., Traced]) -> Callable[[str], Traced]:
     """Build and trace a torchvision network for 32 x 32 images and ten classes."""
-
-    @functools.cache
-    def traced(name: str) -> Traced:
-        model = torchvision.models.get_model(name, weights=None, num_classes=10).eval()
-        return model, trace(model, SHAPE)
-
-    return traced
+    return lambda name: traced(f"torchvision:{name}")
 
 
 @pytest.fixture

@@ -53,9 +53,10 @@ def test_removal_computes_what_zeroed_readers_compute(
         for member in (m for m in group.members if m.side == "in"):
             weight = masked.get_submodule(member.module).weight
             for run in member.runs:
-                for i in range(run.length * run.repeat):
-                    if not keep[group.name][run.channel + i // run.repeat] and weight.shape[1] > 1:
-                        weight.data[:, run.start + i] = 0.0  # type: ignore[index]
+                features = torch.arange(run.length * run.repeat)
+                gone = features[~keep[group.name][run.channel + features // run.repeat]]
+                if weight.shape[1] > 1:
+                    weight.data[:, run.start + gone] = 0.0  # type: ignore[index]
     torch.testing.assert_close(pruned(image()), masked(image()), rtol=1e-8, atol=1e-8)
 
 

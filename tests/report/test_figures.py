@@ -19,7 +19,8 @@ Write = Callable[..., Path]
 BUDGETS = ("tiny", "small", "medium", "large", "phone", "camera", "gateway", "server")
 
 
-def draw_all(root: Path, count: int) -> dict[str, Figure]:
+def drawing(root: Path, count: int) -> dict[str, Callable[[], Figure]]:
+    """How each figure is drawn."""
     run, budgets = Artifacts(root), BUDGETS[:count]
     summary = summarize(collect(budgets, root / "results/metrics"))
     pretrain, evaluations = run.metrics("pretrain"), run.evaluations()
@@ -30,15 +31,15 @@ def draw_all(root: Path, count: int) -> dict[str, Figure]:
         [run.metrics("baseline", budget) for budget in budgets],
     )
     return {
-        "tradeoff": figures.tradeoff(summary, evaluations, pretrain),
-        "predictor": figures.predictor(
+        "tradeoff": lambda: figures.tradeoff(summary, evaluations, pretrain),
+        "predictor": lambda: figures.predictor(
             run.cross_validation(), run.learning_curve(), run.metrics("fit"), pretrain["metric"]
         ),
-        "policies": figures.policies(
+        "policies": lambda: figures.policies(
             layer_table(run.graph(), {budget: run.policy(budget) for budget in budgets})
         ),
-        "compute": figures.compute(phases),
-        "front": figures.front(run.front(), summary, evaluations, pretrain["metric"]),
+        "compute": lambda: figures.compute(phases),
+        "front": lambda: figures.front(run.front(), summary, evaluations, pretrain["metric"]),
     }
 
 
@@ -63,13 +64,13 @@ def test_figures_survive_small_and_large_runs(
     root = synthetic(
         budgets=count, layers=layers, seeds=seeds, with_random=with_random, metric=metric
     )
-    for name, figure in draw_all(root, count).items():
-        path = figures.save(figure, tmp_path / f"{name}.png", dpi=40)
+    for name, draw in drawing(root, count).items():
+        path = figures.save(draw(), tmp_path / f"{name}.png", dpi=40)
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_tradeoff_draws_every_method_and_the_baseline(synthetic: Write) -> None:
-    figure = draw_all(synthetic(), 3)["tradeoff"]
+    figure = drawing(synthetic(), 3)["tradeoff"]()
     assert legend(figure, 0) == ["Baseline (32 bits)", "SeerNet", "Uniform policy", "Random search"]
     assert legend(figure, 1) == [
         "Baseline (32 bits)",
@@ -80,7 +81,9 @@ def test_tradeoff_draws_every_method_and_the_baseline(synthetic: Write) -> None:
 
 
 def test_axes_name_their_units(synthetic: Write) -> None:
-    drawn = draw_all(synthetic(metric="map"), 3)
+    shown = ("tradeoff", "front", "compute", "predictor")
+    draw = drawing(synthetic(metric="map"), 3)
+    drawn = {name: draw[name]() for name in shown}
     tradeoff, front = drawn["tradeoff"].axes[0], drawn["front"].axes[0]
     assert (tradeoff.get_xlabel(), tradeoff.get_ylabel()) == (
         "Cost (MBOPs)",
@@ -93,7 +96,7 @@ def test_axes_name_their_units(synthetic: Write) -> None:
 
 def test_top_axis_reads_as_baseline_over_cost(synthetic: Write) -> None:
     root = synthetic()
-    figure = draw_all(root, 3)["tradeoff"]
+    figure = drawing(root, 3)["tradeoff"]()
     baseline = Artifacts(root).metrics("pretrain")["baseline_bops"] / 1e6
     bottom = figure.axes[0]
     top = next(
@@ -110,24 +113,24 @@ def test_top_axis_reads_as_baseline_over_cost(synthetic: Write) -> None:
 def test_several_seeds_get_bars_from_worst_to_best(synthetic: Write) -> None:
     root = synthetic(budgets=1, seeds=(0, 1, 2), with_random=False)
     scores = collect(("tiny",), root / "results/metrics").query("method == 'seernet'")["test_score"]
-    container = draw_all(root, 1)["tradeoff"].axes[0].containers[0]
+    container = drawing(root, 1)["tradeoff"]().axes[0].containers[0]
     (bar,) = container.lines[2][0].get_segments()
     assert bar[:, 1] == pytest.approx([100 * scores.min(), 100 * scores.max()])
 
 
 def test_policies_map_holds_every_budget_and_layer(synthetic: Write) -> None:
-    figure = draw_all(synthetic(budgets=8, layers=120), 8)["policies"]
+    figure = drawing(synthetic(budgets=8, layers=120), 8)["policies"]()
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert [image.shape for image in images[:3]] == [(8, 120)] * 3
 
 
 def test_front_names_every_budget(synthetic: Write) -> None:
-    figure = draw_all(synthetic(budgets=8), 8)["front"]
+    figure = drawing(synthetic(budgets=8), 8)["front"]()
     assert {text.get_text() for text in figure.axes[0].texts} == set(BUDGETS)
 
 
 def test_saved_figure_holds_no_software_and_no_date(synthetic: Write, tmp_path: Path) -> None:
-    figure = draw_all(synthetic(), 3)["compute"]
+    figure = drawing(synthetic(), 3)["compute"]()
     content = figures.save(figure, tmp_path / "a.png").read_bytes()
     assert b"Software" not in content
     assert b"tIME" not in content

@@ -1,9 +1,11 @@
 """A small space, a true score that is known, and a sampler on it."""
 
+import functools
+
 import pytest
 import torch
 
-from seernet.config import PredictorConfig, SampleConfig, SpaceConfig
+from seernet.config import OptimizeConfig, PredictorConfig, SampleConfig, SpaceConfig
 from seernet.models import trace
 from seernet.models.resnet20 import resnet20
 from seernet.policy import CostModel, FeatureMap, SearchSpace
@@ -12,9 +14,11 @@ from seernet.sampling import ActiveSampler, active
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_points_of_the_front():
-    """A coarse front: the ascent behind it has tests of its own."""
+    """A coarse front, climbed by few: the ascent behind it has tests of its own."""
+    quick = functools.partial(OptimizeConfig, starts=8, iterations=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(active, "_FRONT", 8)
+        patch.setattr(active, "OptimizeConfig", quick)
         yield
 
 

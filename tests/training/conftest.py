@@ -22,7 +22,7 @@ def dataset(digits):
     return Dataset.open(digits, torch.device("cpu"), workers=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_network():
     """Build a convolution, a norm, dropout and a linear layer; equal seeds give equal weights."""
 

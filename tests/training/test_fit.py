@@ -1,5 +1,6 @@
 """Training keeps the best epoch, and an interruption leaves no trace in the result."""
 
+import copy
 import logging
 import signal
 import subprocess
@@ -119,10 +120,12 @@ def quantized_network(dataset):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_interrupted_quantized_run_equals_an_uninterrupted_one(tmp_path, channels):
-    prepare(DataConfig(name="digits", channels=channels), 0, tmp_path / "data", 64, progress=False)
+    few = DataConfig(name="digits", channels=channels, search_fraction=0.1, test_fraction=0.6)
+    prepare(few, 0, tmp_path / "data", 64, progress=False)
     dataset = Dataset.open(tmp_path / "data", torch.device("cpu"), workers=0)
     config = FinetuneConfig(epochs=2, batch_size=256, learning_rate=0.05, step_learning_rate=0.01)
-    whole, cut, resumed = (quantized_network(dataset) for _ in range(3))
+    whole = quantized_network(dataset)
+    cut, resumed = copy.deepcopy(whole), copy.deepcopy(whole)
     steps = [parameter.detach().clone() for parameter in whole.parameters()]
     expected = fit(whole, dataset, plan(config=config))
     checkpoint = tmp_path / "run.safetensors"
@@ -134,9 +137,17 @@ def test_interrupted_quantized_run_equals_an_uninterrupted_one(tmp_path, channel
     assert all(moved)  # quantizer steps learn too
 
 
+@pytest.fixture(scope="module")
+def undisturbed(digits, small_network):
+    """A plain run from start to end: its network and what `fit` returned."""
+    model = small_network()
+    dataset = Dataset.open(digits, torch.device("cpu"), workers=0)
+    return model, fit(model, dataset, plan())
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "of another network", "without history"])
 def test_damaged_progress_is_a_warning_and_a_fresh_start(
-    dataset, small_network, tmp_path, caplog, damage
+    dataset, small_network, undisturbed, tmp_path, caplog, damage
 ):
     checkpoint = tmp_path / "run.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -150,8 +161,8 @@ def test_damaged_progress_is_a_warning_and_a_fresh_start(
         checkpoint.write_bytes(data.replace(b'"model/6.weight"', b'"model/9.weight"'))
     else:
         save_file(load_file(checkpoint), checkpoint)
-    whole, fresh = small_network(), small_network()
-    expected = fit(whole, dataset, plan())
+    whole, expected = undisturbed
+    fresh = small_network()
     with caplog.at_level(logging.WARNING):
         assert fit(fresh, dataset, plan(checkpoint=checkpoint)) == expected
     assert "training starts again" in caplog.text
