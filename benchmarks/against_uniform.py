@@ -2,10 +2,11 @@
 
 Each seed is a run of every stage in a folder of its own: its own splits, baseline, measurements,
 predictor, policies and finetuning. SeerNet minus uniform (and minus random search) is taken within
-a seed, so that what both share cancels out. A finished seed is kept as a small table, and only the
+a seed, so that what both share cancels out; every network of every method is finetuned three times
+there, because one finetuning is noisy. A finished seed is kept as a small table, and only the
 missing ones run, so the benchmark can be interrupted.
 
-    python benchmarks/against_uniform.py --seeds 5
+    python benchmarks/against_uniform.py --seeds 5 --jobs 2
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from ruamel.yaml import YAML
@@ -28,6 +32,7 @@ from seernet.store import code_digest, digest
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "against_uniform"
+STORE = ROOT / ".store" / "against_uniform"
 COPIED = ("stages", "src", "networks", "notebooks", "dvc.yaml", "requirements.lock")
 CODE = ("compression", "data", "evaluation", "graph", "models", "optimization", "policy")
 CODE += ("predictor", "sampling", "training")
@@ -39,41 +44,51 @@ def main() -> None:
     """Run the missing seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 .. N-1 (default 5)")
+    parser.add_argument("--finetunings", type=int, default=3, help="of each network (default 3)")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds side by side (default 1)")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
     arguments = parser.parse_args()
     if not 2 <= arguments.seeds <= len(STUDENT) + 1:
         parser.error(f"--seeds must lie between 2 and {len(STUDENT) + 1}")
-    params = YAML(typ="safe", pure=True).load(arguments.params.read_text(encoding="utf-8"))
-    params.pop("report", None)
-    identity = digest([{**params, "seed": None}, code_digest(CODE)])
-    tables = [run_seed(seed, arguments.params, identity) for seed in range(arguments.seeds)]
-    table = pd.concat(tables)
-    summary = summarize(table)
+    params = YAML().load(arguments.params.read_text(encoding="utf-8"))
+    params["finetune"]["seeds"] = list(range(arguments.finetunings))
+    counted = {key: value for key, value in params.items() if key not in ("seed", "report")}
+    identity = digest([json.loads(json.dumps(counted)), code_digest(CODE)])
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        run = partial(run_seed, params=params, identity=identity)
+        tables = list(pool.map(run, range(arguments.seeds)))
+    summary = summarize(pd.concat(tables))
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(render(summary))
 
 
-def run_seed(seed: int, params: Path, identity: str) -> pd.DataFrame:
+def run_seed(seed: int, params: dict[str, Any], identity: str) -> pd.DataFrame:
     """The trade-off table of one seed: read if it was run before with the same code, else run."""
     path = RESULTS / f"seed-{seed}.csv"
     if path.exists():
         table = pd.read_csv(path)
         if set(table["identity"]) == {identity}:
             return table
+    store = STORE / f"seed-{seed}"
+    store.mkdir(parents=True, exist_ok=True)
+    log = store / "log.txt"
+    print(f"seed {seed} runs; its log is {log.relative_to(ROOT)}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="seernet-benchmark-") as folder:
-        prepare_folder(Path(folder), seed, params)
-        print(f"seed {seed} ...", file=sys.stderr, flush=True)
+        prepare_folder(Path(folder), {**params, "seed": seed})
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(Path(folder) / "src"),
-            "SEERNET_STORE": str(ROOT / ".store"),
+            "SEERNET_STORE": str(store),
         }
         command = [sys.executable, "-m", "dvc", "repro", "--no-commit", "collect"]
-        done = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False)
+        with log.open("w", encoding="utf-8") as output:
+            done = subprocess.run(
+                command, cwd=folder, env=environment, stdout=output, stderr=output, check=False
+            )
         if done.returncode:
-            sys.exit(f"error: the pipeline failed with seed {seed}; see above.")
+            raise SystemExit(f"error: the pipeline failed with seed {seed}; see {log}.")
         table = pd.read_csv(Path(folder) / "results" / "tradeoff.csv")
     table = table.rename(columns={"seed": "finetune_seed"})
     table.insert(0, "pipeline_seed", seed)
@@ -83,19 +98,16 @@ def run_seed(seed: int, params: Path, identity: str) -> pd.DataFrame:
     return table
 
 
-def prepare_folder(folder: Path, seed: int, params: Path) -> None:
-    """A copy of the pipeline with its own seed, outside of git."""
+def prepare_folder(folder: Path, params: dict[str, Any]) -> None:
+    """A copy of the pipeline with its own parameters, outside of git."""
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in COPIED:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, folder / name, **({"ignore": ignore} if source.is_dir() else {}))
     (folder / "data" / "raw").mkdir(parents=True)
-    editor = YAML()
-    document = editor.load(params.read_text(encoding="utf-8"))
-    document["seed"] = seed
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        editor.dump(document, file)
+        YAML().dump(params, file)
     (folder / ".dvc").mkdir()
     config = "[core]\n    analytics = false\n    check_update = false\n    no_scm = True\n"
     (folder / ".dvc" / "config").write_text(config, encoding="utf-8")

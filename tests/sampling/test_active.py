@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from seernet.errors import SeerNetError
+from seernet.sampling import uniform_anchors
 
 
 def test_rounds_have_the_sizes_of_the_parameters(finished):
@@ -47,6 +48,15 @@ def test_too_many_failures_end_the_loop_with_the_remedy(sampler, measuring):
     measure = measuring(failing=set(range(9)))
     with pytest.raises(SeerNetError, match=r"only 3 of 12 measurements succeeded.*learning_rate"):
         sampler().run(measure)
+
+
+def test_a_third_of_the_initial_design_is_uniform(sampler):
+    it = sampler()
+    policies = it.initial_policies()
+    assert len({policy.key() for policy in policies}) == 12
+    assert policies[:4] == it.space.decode(uniform_anchors(it.design, 4))
+    drawn = it.space.decode(it.design.draw_many(0, 12))
+    assert [policy for policy in drawn if policy in policies[4:]] == policies[4:]
 
 
 def test_random_policies_are_as_many_and_others_than_the_initial_ones(sampler):

@@ -3,7 +3,7 @@
 from seernet.sampling.active import ActiveSampler, Measured
 from seernet.sampling.design import SpreadDesign
 from seernet.sampling.evolution import Evolution, diverse
-from seernet.sampling.uniform import uniform_candidates
+from seernet.sampling.uniform import uniform_anchors, uniform_candidates
 
 __all__ = [
     "ActiveSampler",
@@ -11,5 +11,6 @@ __all__ = [
     "Measured",
     "SpreadDesign",
     "diverse",
+    "uniform_anchors",
     "uniform_candidates",
 ]

@@ -21,10 +21,12 @@ from seernet.predictor import Predictor, fit
 from seernet.sampling.acquisition import ACQUISITIONS, Belief
 from seernet.sampling.design import SpreadDesign
 from seernet.sampling.evolution import Evolution, diverse
+from seernet.sampling.uniform import uniform_anchors
 
 _RANDOM_SEED = 7919
 _PROPOSALS = 1 << 20
 _FEWEST = 5
+_UNIFORM = 3  # one in so many policies of the initial design is uniform
 _FRONT = 24
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SAME = 1e-9
@@ -81,9 +83,12 @@ class ActiveSampler:
         return self.space.decode(design.draw_many(0, self.config.evaluations))
 
     def initial_policies(self) -> list[Policy]:
-        """The initial design."""
-        count = min(self.config.initial, self.config.evaluations)
-        return self.space.decode(self.design.draw_many(0, count))
+        """The initial design: a third of it uniform policies, the others spread at random."""
+        count = self.config.initial
+        anchors = uniform_anchors(self.design, count // _UNIFORM)
+        points = torch.cat([anchors, self.design.draw_many(0, count)])
+        distinct = {policy.key(): policy for policy in self.space.decode(points)}
+        return list(distinct.values())[: min(count, self.config.evaluations)]
 
     def run(self, measure: Measure) -> list[Measured]:
         """Run the loop.
