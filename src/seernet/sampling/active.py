@@ -28,6 +28,7 @@ _PROPOSALS = 1 << 20
 _FEWEST = 5
 _UNIFORM = 3  # one in so many policies of the initial design is uniform
 _FRONT = 24
+_FRONT_SHARE = 0.75  # of each batch, what the ascent would choose
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SAME = 1e-9
 
@@ -121,7 +122,7 @@ class ActiveSampler:
     def propose(self, measured: Sequence[Measured], number: int) -> list[Policy]:
         """A full batch of policies worth measuring next, given those measured so far.
 
-        With the acquisition `frontier`, half of them are what the ascent would choose now, at
+        With the acquisition `frontier`, most of them are what the ascent would choose now, at
         costs that shift from round to round: where the predictor is too optimistic it learns so
         before a budget relies on it.
         """
@@ -138,7 +139,7 @@ class ActiveSampler:
             acquisition = ACQUISITIONS[self.config.acquisition]
             front = self._front(belief)
             if self.config.acquisition == "frontier":
-                chosen = _new(_spread_over(front, self.config.batch // 2, number), known)
+                chosen = _new(_spread_over(front, round(self.config.batch * _FRONT_SHARE), number), known)
             population = evolution.run(
                 lambda u: acquisition(belief, u), torch.cat([front, population])
             )
