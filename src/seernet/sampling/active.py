@@ -139,7 +139,9 @@ class ActiveSampler:
             acquisition = ACQUISITIONS[self.config.acquisition]
             front = self._front(belief)
             if self.config.acquisition == "frontier":
-                chosen = _new(_spread_over(front, round(self.config.batch * _FRONT_SHARE), number), known)
+                chosen = _new(
+                    _spread_over(front, round(self.config.batch * _FRONT_SHARE), number), known
+                )
             population = evolution.run(
                 lambda u: acquisition(belief, u), torch.cat([front, population])
             )
