@@ -1,0 +1,147 @@
+"""Does the short evaluation rank policies as full finetuning does, and at what cost?
+
+Policies spread over the cost range are measured by short evaluations of several lengths, and
+finetuned in full. Kendall's tau between the two is shown beside what an evaluation costs, as a
+share of the full finetuning's compute, with 95 % intervals bootstrapped over policies. Both scores
+are of the search split: the test split has no say in a default. Everything measured is kept in
+`.store/`, so an interrupted run goes on.
+
+Run the pipeline as far as the baseline first; `params.yaml` says the rest.
+
+    dvc repro pretrain && python benchmarks/fidelity.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau
+
+from seernet import artifacts
+from seernet.config import Params, load
+from seernet.device import resolve_device
+from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Measurer
+from seernet.graph import NetworkGraph
+from seernet.parallel import completed, local_executor
+from seernet.policy import CostModel, Policy, SearchSpace
+from seernet.progress import Bar, bar
+from seernet.sampling import SpreadDesign
+from seernet.store import Store, default_root, digest
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "fidelity"
+STEPS = (0, 25, 50, 100, 200, 400)
+DESIGN_SEED = 104_729  # policies of their own, which no search of the pipeline draws
+RESAMPLES = 2000
+Array = NDArray[np.float64]
+
+
+def main() -> None:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--policies", type=int, default=48, help="how many (default 48)")
+    arguments = parser.parse_args()
+    if arguments.policies < 8:
+        parser.error("--policies must be at least 8: a rank correlation of fewer says nothing")
+    os.chdir(ROOT)
+    params = load()
+    space = SearchSpace(NetworkGraph.load(artifacts.GRAPH), params.space)
+    low, high = params.sample.cost_range
+    design = SpreadDesign(space, (low, high), params.seed + DESIGN_SEED)
+    policies = space.decode(design.draw_many(0, arguments.policies))
+    total = len(policies) * (len(STEPS) + len(params.finetune.seeds))
+    with (
+        local_executor(params.sample.workers) as executor,
+        bar(total, "measuring policies", "policy") as shown,
+    ):
+        short = {steps: measure(params, policies, steps, executor, shown) for steps in STEPS}
+        truth, full = finetune(params, policies, executor, shown)
+    rows = [
+        {"steps": steps, "cost": float((macs / full).mean()), **agreement(scores, truth)}
+        for steps, (scores, macs) in short.items()
+    ]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    summary = {"policies": len(policies), "default": params.sample.evaluation.steps, "rows": rows}
+    (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(render(rows, params.sample.evaluation.steps))
+
+
+def measure(
+    params: Params, policies: Sequence[Policy], steps: int, executor: Executor, shown: Bar
+) -> tuple[Array, Array]:
+    """Scores and compute (MACs) of short evaluations of one length; a failed one scores 0."""
+    spec = EvaluationSpec.of(params, resolve_device(params.device))
+    spec = replace(spec, config=spec.config.model_copy(update={"steps": steps}))
+    found = Measurer(spec, Store(default_root() / "evaluations.sqlite"), executor, shown)(policies)
+    return np.array([e.score or 0.0 for e in found]), np.array([float(e.train_macs) for e in found])
+
+
+def finetune(
+    params: Params, policies: Sequence[Policy], executor: Executor, shown: Bar
+) -> tuple[Array, Array]:
+    """Mean scores over the seeds of full finetuning, and the compute (MACs) of one."""
+    store = Store(default_root() / "fidelity.sqlite")
+    spec = EvaluationSpec.of(params, resolve_device(params.device)).digest()
+    config = params.finetune.model_dump(exclude={"seeds"})
+    keys = [digest([spec, config, p.to_dict(), s]) for p in policies for s in params.finetune.seeds]
+    jobs = [(params, policy.to_dict(), s) for policy in policies for s in params.finetune.seeds]
+    found = store.get(keys)
+    shown.update(len(found))
+    missing = [i for i, key in enumerate(keys) if key not in found]
+    for place, record in completed(executor, finetune_one, [jobs[i] for i in missing]):
+        key = keys[missing[place]]
+        found[key] = record
+        store.put(key, record)
+        shown.update()
+    records = [found[key] for key in keys]
+    shape = (len(policies), len(params.finetune.seeds))
+    scores = np.array([record["score"] for record in records]).reshape(shape)
+    macs = np.array([float(record["train_macs"]) for record in records]).reshape(shape)
+    return scores.mean(axis=1), macs.mean(axis=1)
+
+
+def finetune_one(job: tuple[Params, dict[str, Any], int]) -> dict[str, float]:
+    """Finetune one policy with one seed, in a worker process."""
+    params, policy, seed = job
+    params = params.model_copy(
+        update={"finetune": params.finetune.model_copy(update={"seeds": [seed]})}
+    )
+    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
+    finetuner = Finetuner(params, folders, resolve_device(params.device))
+    cost = CostModel(SearchSpace(finetuner.graph, params.space))
+    record = finetuner.run(Policy.from_dict(policy), cost, "full")
+    finetuner.finish()
+    return {"score": record["runs"][0]["search_score"], "train_macs": record["train_macs"]}
+
+
+def agreement(scores: Array, truth: Array) -> dict[str, float]:
+    """Kendall's tau-b with a 95 % interval, bootstrapped over policies."""
+    generator = np.random.default_rng(0)
+    draws = generator.integers(0, len(truth), (RESAMPLES, len(truth)))
+    taus = [kendalltau(scores[draw], truth[draw]).statistic for draw in draws]
+    low, high = np.nanquantile(taus, (0.025, 0.975))
+    tau = float(kendalltau(scores, truth).statistic)
+    return {"kendall_tau": tau, "low": float(low), "high": float(high)}
+
+
+def render(rows: Sequence[dict[str, float]], default: int) -> str:
+    """The table for a terminal (Markdown)."""
+    lines = ["| steps | compute / full finetuning | Kendall tau |", "| --- | --- | --- |"]
+    for row in rows:
+        steps = f"{row['steps']:g}" + (" (default)" if row["steps"] == default else "")
+        tau = f"{row['kendall_tau']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        lines.append(f"| {steps} | {100 * row['cost']:.1f} % | {tau} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
