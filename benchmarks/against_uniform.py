@@ -53,7 +53,8 @@ def main() -> None:
     params = YAML().load(arguments.params.read_text(encoding="utf-8"))
     params["finetune"]["seeds"] = list(range(arguments.finetunings))
     counted = {key: value for key, value in params.items() if key not in ("seed", "report")}
-    identity = digest([json.loads(json.dumps(counted)), code_digest(CODE)])
+    stages = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("stages/*.py"))]
+    identity = digest([json.loads(json.dumps(counted)), code_digest(CODE), stages])
     with ThreadPoolExecutor(arguments.jobs) as pool:
         run = partial(run_seed, params=params, identity=identity)
         tables = list(pool.map(run, range(arguments.seeds)))
@@ -131,7 +132,8 @@ def summarize(table: pd.DataFrame) -> list[dict[str, float | str | int]]:
             **{method: 100 * float(part[method].mean()) for method in part.columns},
         }
         for rival in ("uniform", "random"):
-            mean, half = interval([100 * x for x in (part["seernet"] - part[rival]).dropna()])
+            gains = part["seernet"] - part[rival] if rival in part else pd.Series(dtype=float)
+            mean, half = interval([100 * x for x in gains.dropna()])
             row |= {f"minus_{rival}": mean, f"minus_{rival}_low": mean - half}
             row[f"minus_{rival}_high"] = mean + half
         rows.append(row)
@@ -155,7 +157,8 @@ def render(summary: list[dict[str, float | str | int]]) -> str:
     ]
     for row in summary:
         cells = [str(row["budget"]), f"{row['bops_ratio']:.4f}"]
-        cells += [f"{row[name]:.2f}" for name in ("baseline", "seernet", "uniform", "random")]
+        methods = ("baseline", "seernet", "uniform", "random")
+        cells += [f"{row[name]:.2f}" if name in row else "none" for name in methods]
         for rival in ("uniform", "random"):
             low, high = row[f"minus_{rival}_low"], row[f"minus_{rival}_high"]
             cells.append(f"{row[f'minus_{rival}']:+.2f} [{low:+.2f}, {high:+.2f}]")

@@ -146,7 +146,8 @@ def test_all_layers_carry_their_bits(
         module = network.get_submodule(layer.name)
         assert isinstance(module, QuantConv2d | QuantLinear)
         assert module.weight_quantizer is not None
-        assert module.weight_quantizer.bits == module.act_quantizer.bits == 8 if layer.edge else 4
+        bits = 8 if layer.edge else 4
+        assert module.weight_quantizer.bits == module.act_quantizer.bits == bits
 
 
 def test_nine_adds_of_resnet20_have_eighteen_quantizers(

@@ -1,5 +1,7 @@
 """The baseline comes back as it was saved, and its training resumes."""
 
+import sys
+
 import pytest
 import torch
 
@@ -90,6 +92,23 @@ def test_inputs_see_what_decides_a_training_and_nothing_else(project, params, tm
     named = of(model={"name": f"{file}:net"})
     file.write_text("def net(): return None")
     assert of(model={"name": f"{file}:net"}) != named
+
+
+@pytest.mark.parametrize("name", ["nets/mine.py:net", "nets.mine:net"])
+def test_files_that_a_users_network_imports_count(project, tmp_path, monkeypatch, name):
+    (tmp_path / "nets").mkdir()
+    for file, text in (("__init__", ""), ("mine", "from nets.blocks import net"), ("blocks", "")):
+        (tmp_path / f"nets/{file}.py").write_text(text)
+    prepared = project.folders.prepared.resolve()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
+
+    def found():
+        return inputs(prepared, DataConfig(name="digits"), ModelConfig(name=name), "cpu")
+
+    before = found()
+    (tmp_path / "nets/blocks.py").write_text("net = None")
+    assert found() != before
 
 
 @pytest.mark.parametrize("name", ["absent/net.py:net", "absent_package.module:net"])

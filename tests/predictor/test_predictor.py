@@ -15,7 +15,18 @@ from torch import Tensor
 
 from seernet.config import PredictorConfig
 from seernet.errors import ArtifactError, ConfigError
-from seernet.predictor import FAMILIES, cross_validate, fit, load, save, select
+from seernet.predictor import (
+    FAMILIES,
+    Posterior,
+    assess,
+    cross_validate,
+    fit,
+    gp,
+    load,
+    save,
+    select,
+)
+from seernet.predictor.validation import choose
 
 CONFIG = PredictorConfig(folds=4)
 # For what holds of any ensemble, well trained or not.
@@ -167,16 +178,43 @@ def test_predictive_matches_simulated_measurements() -> None:
     torch.testing.assert_close(predicted.variance, scores.var(0), rtol=0.02, atol=0)
 
 
-def test_auto_takes_the_family_of_higher_held_out_density() -> None:
+def test_select_validates_all_families_and_takes_the_one_that_is_named() -> None:
     features, scores = rows(24, seed=5)
     chosen, results = select(features, scores, QUICK, seed=0)
     assert set(results) == {"gp", "ensemble"}
-    assert results[chosen].nll == min(result.nll for result in results.values())
+    assert chosen == choose(scores, results)
     other = next(family for family in results if family != chosen)
     named, _ = select(
         features, scores, QUICK.model_copy(update={"family": other, "folds": 2}), seed=0
     )
     assert named == other
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, "gp"), (0.001, "gp"), (0.05, "ensemble")])
+def test_the_process_is_left_only_for_a_clearly_denser_family(shift: float, expected: str) -> None:
+    # The process is off by `shift` and noise in turns, the ensemble by noise alone.
+    truth = torch.linspace(0.5, 0.9, 20, dtype=torch.float64)
+    noise = torch.tensor([0.02, -0.02], dtype=torch.float64).repeat(10)
+    std = torch.full_like(truth, 0.02)
+    means = {"gp": truth + shift + noise.roll(1), "ensemble": truth + noise}
+    results = {
+        name: assess(name, truth, Posterior(mean, std.square())) for name, mean in means.items()
+    }
+    assert choose(truth, results) == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_trial_step_out_of_reach_costs_more_than_any_other() -> None:
+    features, scores = rows(24, seed=5)
+    mll = gp._likelihood(features, scores)
+    loss = gp._Loss(mll)
+    value, gradients = loss()
+    assert float(value) < gp.UNREACHABLE
+    assert any(bool(gradient.any()) for gradient in gradients)
+    mll.model.covar_module.kernels[0].raw_variance.data.fill_(1e30)
+    value, gradients = loss()
+    assert float(value) == gp.UNREACHABLE
+    assert not any(bool(gradient.any()) for gradient in gradients)
 
 
 def test_cross_validation_never_sees_the_row_it_predicts() -> None:

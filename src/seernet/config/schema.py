@@ -84,7 +84,11 @@ class TrainConfig(Section):
     warmup_epochs: NonNegative = Field(1.0, description="epochs of linear warm-up")
     label_smoothing: Portion = Field(0.0, description="in [0, 1)")
     precision: Precision = Field("float32", description="arithmetic of the forward pass")
-    threads: Positive = Field(2, description="CPU threads; part of the result's identity")
+    threads: Positive = Field(
+        2,
+        description="CPU threads; part of the result's identity. More than the machine has free "
+        "make training many times slower, since they wait for each other by spinning",
+    )
 
 
 class FinetuneConfig(TrainConfig):

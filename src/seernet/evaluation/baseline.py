@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from seernet.config import DataConfig, ModelConfig
 from seernet.data import DatasetInfo
 from seernet.errors import ArtifactError, ModelError
 from seernet.graph import NetworkGraph
-from seernet.models import build, read_state
+from seernet.models import build, definition, read_state
 
 
 def save_baseline(folder: Path, model: nn.Module, graph: NetworkGraph) -> None:
@@ -55,7 +54,7 @@ def inputs(prepared: Path, data: DataConfig, model: ModelConfig, device: str) ->
 
     Raises:
         ArtifactError: If the prepared data are missing or damaged.
-        ModelError: If the file that defines the network is missing.
+        ModelError: If a file that defines the network cannot be found.
     """
     return {
         "data": DatasetInfo.load(prepared).fingerprint,
@@ -69,18 +68,12 @@ def inputs(prepared: Path, data: DataConfig, model: ModelConfig, device: str) ->
 
 
 def _definition(name: str) -> str:
-    """Hash of the file that defines a network of the user's; empty for others.
+    """Hash of the files that may define a network of the user's; empty for others.
 
     Its layers and weights are in the baseline's folder, its forward pass is not.
     """
-    place = name.rpartition(":")[0]
-    if place in ("", "torchvision"):
-        return ""
-    try:
-        spec = None if place.endswith(".py") else importlib.util.find_spec(place)
-        path = Path((spec and spec.origin) or place)
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except (ImportError, OSError) as error:
-        raise ModelError(
-            f"cannot read the model file {place} ({error}); check model.name."
-        ) from error
+    total = hashlib.sha256()
+    files = definition(name)
+    for path in files:
+        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest() if files else ""

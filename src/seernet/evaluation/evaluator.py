@@ -127,7 +127,7 @@ class Evaluator:
         device = torch.device(spec.device)
         self.spec = spec
         self.graph = NetworkGraph.load(spec.baseline / "graph.json")
-        self.dataset = Dataset.open(spec.prepared, device, workers=0)
+        self.dataset = Dataset.open(spec.prepared, device, spec.data.workers)
         self.model = load_baseline(spec.baseline, spec.model, self.dataset.info).to(device)
         self.images = self.dataset.subset("train", spec.config.calibration_images, spec.seed)
         self.task = make_task(self.dataset.info.task)

@@ -93,8 +93,7 @@ def _users(name: str) -> Callable[..., nn.Module]:
         raise ModelError(
             f"model file {place!r} does not exist; model.name starts at the repository's root."
         )
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # scripts start with their own folder, not the root
+    _reach_the_root()
     try:
         is_file = place.endswith(".py")
         module = _module_of_file(Path(place)) if is_file else importlib.import_module(place)
@@ -110,6 +109,44 @@ def _users(name: str) -> Callable[..., nn.Module]:
             "model.name."
         )
     return builder  # type: ignore[no-any-return]
+
+
+def definition(name: str) -> list[Path]:
+    """The Python files that may define a network of the user's; none for other networks.
+
+    They are the file that is named (or the package of the module) and all beside and below it,
+    because it may import them; of what lies at the repository's root, only what is beside it.
+
+    Raises:
+        ModelError: If they cannot be found.
+    """
+    place = name.rpartition(":")[0]
+    if place in ("", "torchvision"):
+        return []
+    _reach_the_root()
+    try:
+        if place.endswith(".py"):
+            path = Path(place)
+        else:
+            importlib.invalidate_caches()
+            spec = importlib.util.find_spec(place.partition(".")[0])
+            path = Path((spec and spec.origin) or place)
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file: {path}")
+    except (ImportError, OSError) as error:
+        raise ModelError(
+            f"cannot read the model file {place} ({error}); check model.name."
+        ) from error
+    if path.parent.name.endswith("-packages"):
+        return [path]  # an installed module of one file
+    at_root = path.parent.resolve() == Path.cwd()
+    return sorted(path.parent.glob("*.py") if at_root else path.parent.rglob("*.py"))
+
+
+def _reach_the_root() -> None:
+    """Let modules in the working folder be imported: scripts start with their own folder."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
 
 
 def _near(name: str) -> str:

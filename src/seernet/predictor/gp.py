@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gpytorch.kernels import Kernel
 
 MAX_ITERATIONS = 200
+UNREACHABLE = 1e10  # a loss worse than any that arises
 MIN_NOISE = 1e-4  # standardized; keeps duplicated rows from making the covariance singular
 
 # Prior modes and spreads (standard deviation of the logarithm), in standardized target units.
@@ -126,10 +127,22 @@ def fit(inputs: Tensor, targets: Tensor, config: PredictorConfig, seed: int) -> 
     """Fit the hyperparameters to standardized rows, `n x f` and `n`; deterministic."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # GPyTorch still mentions torch.jit.script
-        import botorch  # noqa: F401
+        from botorch.optim.fit import fit_gpytorch_mll_scipy
 
+    with warnings.catch_warnings():
+        # Stopping at the iteration limit is no failure: the estimate is usable. Nor are inputs
+        # outside the unit cube: the priors are made for standardized ones.
+        warnings.simplefilter("ignore")
+        mll = _likelihood(inputs, targets)
+        fit_gpytorch_mll_scipy(mll, closure=_Loss(mll), options={"maxiter": MAX_ITERATIONS})
+    model = mll.model
+    hyper = _read(model.covar_module, model.mean_module.constant, model.likelihood.noise)
+    return GaussianProcess.of(inputs, targets, hyper)
+
+
+def _likelihood(inputs: Tensor, targets: Tensor) -> Any:
+    """The rows' marginal likelihood times the priors, as a module, at the priors' modes."""
     from botorch.models import SingleTaskGP
-    from botorch.optim.fit import fit_gpytorch_mll_scipy
     from gpytorch.constraints import GreaterThan
     from gpytorch.likelihoods import GaussianLikelihood
     from gpytorch.mlls import ExactMarginalLogLikelihood
@@ -138,21 +151,39 @@ def fit(inputs: Tensor, targets: Tensor, config: PredictorConfig, seed: int) -> 
         noise_prior=_prior(*NOISE), noise_constraint=GreaterThan(MIN_NOISE)
     )
     likelihood.noise = NOISE[0]
-    with warnings.catch_warnings():
-        # Stopping at the iteration limit is no failure: the estimate is usable. Nor are inputs
-        # outside the unit cube: the priors are made for standardized ones.
-        warnings.simplefilter("ignore")
-        model = SingleTaskGP(
-            torch.cat([inputs, _scaled_sum(inputs)], dim=1),
-            targets.unsqueeze(-1),
-            likelihood=likelihood,
-            covar_module=_kernel(inputs.shape[1]),
-            outcome_transform=None,
-        )
-        mll = ExactMarginalLogLikelihood(likelihood, model).train()
-        fit_gpytorch_mll_scipy(mll, options={"maxiter": MAX_ITERATIONS})
-    hyper = _read(model.covar_module, model.mean_module.constant, likelihood.noise)
-    return GaussianProcess.of(inputs, targets, hyper)
+    model = SingleTaskGP(
+        torch.cat([inputs, _scaled_sum(inputs)], dim=1),
+        targets.unsqueeze(-1),
+        likelihood=likelihood,
+        covar_module=_kernel(inputs.shape[1]),
+        outcome_transform=None,
+    )
+    return ExactMarginalLogLikelihood(likelihood, model).train()
+
+
+class _Loss:
+    """Loss and gradients for L-BFGS; steep where a trial step leads out of arithmetic's reach.
+
+    A line search may try hyperparameters so extreme that the covariance cannot be factorized.
+    BoTorch lets that error out; a very large loss makes the search step back instead.
+    """
+
+    def __init__(self, mll: Any) -> None:
+        from botorch.optim.closures import get_loss_closure_with_grads
+
+        parameters = {n: p for n, p in mll.named_parameters() if p.requires_grad}
+        self._closure = get_loss_closure_with_grads(mll, parameters)
+        self._parameters = list(parameters.values())
+
+    def __call__(self) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        from linear_operator.utils.errors import NanError, NotPSDError
+
+        try:
+            loss, gradients = self._closure()
+        except (NotPSDError, NanError):
+            zeros = tuple(torch.zeros_like(parameter) for parameter in self._parameters)
+            return torch.tensor(UNREACHABLE, dtype=torch.float64), zeros
+        return loss, tuple(gradients)
 
 
 def restore(tensors: dict[str, Tensor]) -> Core:

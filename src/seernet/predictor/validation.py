@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -98,14 +99,17 @@ def select(
         ArtifactError: If rows are too few, not finite, or out of range.
     """
     results = {name: cross_validate(name, features, scores, config, seed) for name in FAMILIES}
-    if config.family != "auto":
-        return config.family, results
+    return (choose(scores, results) if config.family == "auto" else config.family), results
+
+
+def choose(scores: Tensor, results: Mapping[str, CrossValidation]) -> str:
+    """The family that `select` prefers, given each one's predictions of `n` scores."""
     chosen = DEFAULT_FAMILY
     for name, result in results.items():
         gain = _log_density(scores, result) - _log_density(scores, results[chosen])
         if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
             chosen = name
-    return chosen, results
+    return chosen
 
 
 def assess(family: str, scores: Tensor, predictive: Posterior) -> CrossValidation:
