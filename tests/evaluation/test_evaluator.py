@@ -9,6 +9,7 @@ from seernet import store
 from seernet.errors import DataError
 from seernet.evaluation import Evaluator, evaluate_policy, evaluator
 from seernet.parallel import completed, local_executor
+from seernet.policy import Policy
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +185,16 @@ def test_key_sees_the_code_of_measurements_only(spec, tmp_path, monkeypatch):
     with (package / "training/loop.py").open("a") as file:
         file.write("x = 1\n")
     assert spec.digest() != before
+
+
+def test_divergence_grows_as_bits_are_taken_away(opened, policies, project):
+    names = [layer.name for layer in project.graph.layers]
+    found = []
+    for bits in (32, 8, 2):
+        policy = Policy({}, dict.fromkeys(names, bits), dict.fromkeys(names, bits))
+        found.append(opened.divergence(policy))
+    values = [divergence.value for divergence in found]
+    assert values[1] == pytest.approx(values[0], rel=0.05)
+    assert 0.0 <= values[0] < values[2]
+    assert found[0].macs == 4 * 64 * int(project.cost.baseline().macs)
+    assert opened.divergence(policy) == found[-1]

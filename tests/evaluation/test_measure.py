@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from seernet.errors import ArtifactError, SeerNetError
-from seernet.evaluation import Evaluation, Measurer, measure
+from seernet.evaluation import Divergence, Evaluation, Measurer, measure
 from seernet.progress import bar
 from seernet.store import Store
 
@@ -125,3 +125,18 @@ def test_real_measurements_pass_through_the_store_unchanged(spec, store, policie
         first = Measurer(spec, store, executor)(policies[:1])
     assert first[0].score is not None
     assert Measurer(spec, store, Executor(capacity=0))(policies[:1]) == first
+
+
+def test_divergences_are_kept_beside_the_scores(spec, store, policies, asked, monkeypatch):
+    calls = []
+
+    def diverge(job):
+        calls.append(job)
+        return Divergence(0.25, 7)
+
+    monkeypatch.setattr(measure, "policy_divergence", diverge)
+    measurer = Measurer(spec, store, Executor())
+    measurer(policies)
+    assert measurer.divergences(policies) == [Divergence(0.25, 7)] * len(policies)
+    assert Measurer(spec, store, Executor(0)).divergences(policies) == [Divergence(0.25, 7)] * 4
+    assert len(calls) == len(asked) == 4

@@ -97,3 +97,20 @@ def test_network_that_overflows_has_no_score():
     batches = [(torch.tensor([[torch.inf, 0.0]]), torch.tensor([0]))]
     with pytest.raises(TrainingError, match="not finite"):
         make_task("classification").score(Echo(), batches)
+
+
+def test_divergence_by_hand():
+    # softmax(0, 0) = (1/2, 1/2), softmax(0, log 3) = (1/4, 3/4)
+    class Fixed(nn.Module):
+        def __init__(self, *logits):
+            super().__init__()
+            self.logits = torch.tensor([logits])
+
+        def forward(self, x):
+            return self.logits.expand(len(x), -1)
+
+    task, images = make_task("classification"), torch.zeros(5, 1, 2, 2)
+    reference, model = Fixed(0.0, 0.0), Fixed(0.0, math.log(3.0))
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert task.divergence(model, reference, images) == pytest.approx(expected)
+    assert task.divergence(model, model, images) == 0.0

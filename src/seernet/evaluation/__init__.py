@@ -1,12 +1,19 @@
 """Evaluation: measuring policies, one or many, durably."""
 
 from seernet.evaluation.baseline import load_baseline, save_baseline
-from seernet.evaluation.evaluator import Evaluation, EvaluationSpec, Evaluator, evaluate_policy
+from seernet.evaluation.evaluator import (
+    Divergence,
+    Evaluation,
+    EvaluationSpec,
+    Evaluator,
+    evaluate_policy,
+)
 from seernet.evaluation.finetuning import Finetuner, Folders, save_network
 from seernet.evaluation.measure import Measurer
 from seernet.evaluation.pretraining import Pretrainer
 
 __all__ = [
+    "Divergence",
     "Evaluation",
     "EvaluationSpec",
     "Evaluator",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,19 @@ class Evaluation:
     final: bool = True
 
 
+@dataclass(frozen=True)
+class Divergence:
+    """How far a network that was compressed but not trained is from the baseline.
+
+    Attributes:
+        value: See `Task.divergence`.
+        macs: Compute that it took, in MACs: four passes over the calibration images.
+    """
+
+    value: float
+    macs: int
+
+
 class Evaluator:
     """Measures policies of one network on one device.
 
@@ -149,6 +163,23 @@ class Evaluator:
             return Evaluation(score(network, batches, self.task)["score"], spent)
         except (ModelError, PolicyError, TrainingError, RuntimeError, MemoryError) as error:
             return _failed(error, spent)
+
+    def divergence(self, policy: Policy) -> Divergence:
+        """How far a policy's network, calibrated but not trained, is from the baseline.
+
+        Raises:
+            ModelError: If its outputs are not finite.
+            PolicyError: If the policy is of another network.
+        """
+        torch.set_num_threads(self.spec.config.threads)
+        network = compress(self.model, policy, self.graph, self.images).eval()
+        value = self.task.divergence(network, self.model, self.images)
+        if not math.isfinite(value):
+            raise ModelError(
+                "a network that is compressed in one place gives outputs that are not finite; "
+                "check the baseline's weights."
+            )
+        return Divergence(value, 4 * len(self.images) * count(network, self.graph.input_shape).macs)
 
     def _train(self, network: nn.Module, seed: int) -> None:
         config = self.spec.config
@@ -201,3 +232,11 @@ def evaluate_policy(job: tuple[EvaluationSpec, dict[str, Any]]) -> Evaluation:
     name = repr(spec)
     _SPECS.setdefault(name, spec)
     return _evaluator(name).evaluate(Policy.from_dict(policy))
+
+
+def policy_divergence(job: tuple[EvaluationSpec, dict[str, Any]]) -> Divergence:
+    """Measure one policy's divergence in a worker process; see `evaluate_policy`."""
+    spec, policy = job
+    name = repr(spec)
+    _SPECS.setdefault(name, spec)
+    return _evaluator(name).divergence(Policy.from_dict(policy))

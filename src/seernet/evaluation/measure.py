@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import asdict
+from typing import Any, TypeVar
 
-from seernet.evaluation.evaluator import Evaluation, EvaluationSpec, evaluate_policy
+from seernet.evaluation.evaluator import (
+    Divergence,
+    Evaluation,
+    EvaluationSpec,
+    evaluate_policy,
+    policy_divergence,
+)
 from seernet.parallel import completed
 from seernet.policy import Policy
 from seernet.progress import Bar
 from seernet.store import Store, digest
+
+Result = TypeVar("Result", Evaluation, Divergence)
 
 
 class Measurer:
@@ -46,19 +55,37 @@ class Measurer:
             SeerNetError: If a worker process died. Finished measurements are kept.
         """
         keys = [digest([self._digest, policy.to_dict()]) for policy in policies]
-        found = {key: Evaluation(**record) for key, record in self._store.get(keys).items()}
+        return self._results(keys, policies, evaluate_policy, Evaluation)
+
+    def divergences(self, policies: Sequence[Policy]) -> list[Divergence]:
+        """Measure how far policies' untrained networks are from the baseline, in their order.
+
+        Raises:
+            SeerNetError: As for scores; also if a network cannot be compressed so.
+        """
+        keys = [digest([self._digest, "divergence", policy.to_dict()]) for policy in policies]
+        return self._results(keys, policies, policy_divergence, Divergence)
+
+    def _results(
+        self,
+        keys: Sequence[str],
+        policies: Sequence[Policy],
+        function: Callable[[tuple[EvaluationSpec, dict[str, Any]]], Result],
+        kind: type[Result],
+    ) -> list[Result]:
+        found = {key: kind(**record) for key, record in self._store.get(keys).items()}
         known = sum(key in found for key in keys)
         self.reused += known
         self._advance(known)
         new = {key: p for key, p in zip(keys, policies, strict=True) if key not in found}
         jobs = [(self._spec, policy.to_dict()) for policy in new.values()]
         # Closed even if the store fails: what has not begun would otherwise still be measured.
-        with closing(completed(self._executor, evaluate_policy, jobs)) as results:
-            for index, evaluation in results:
+        with closing(completed(self._executor, function, jobs)) as results:
+            for index, result in results:
                 key = list(new)[index]
-                found[key] = evaluation
-                if evaluation.final:
-                    self._store.put(key, asdict(evaluation))
+                found[key] = result
+                if not isinstance(result, Evaluation) or result.final:
+                    self._store.put(key, asdict(result))
                 self._advance(keys.count(key))
         return [found[key] for key in keys]
 

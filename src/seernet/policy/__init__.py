@@ -4,6 +4,14 @@ from seernet.policy.budget import Bound, bounds, check_budgets, checked_space
 from seernet.policy.cost import CostModel, Costs
 from seernet.policy.features import FeatureMap
 from seernet.policy.policy import FULL_BITS, Policy
+from seernet.policy.sensitivity import (
+    Probe,
+    Sensitivity,
+    from_records,
+    probe_policy,
+    probes,
+    to_records,
+)
 from seernet.policy.space import SearchSpace
 
 __all__ = [
@@ -13,8 +21,14 @@ __all__ = [
     "Costs",
     "FeatureMap",
     "Policy",
+    "Probe",
     "SearchSpace",
+    "Sensitivity",
     "bounds",
     "check_budgets",
     "checked_space",
+    "from_records",
+    "probe_policy",
+    "probes",
+    "to_records",
 ]

@@ -3,7 +3,8 @@
 The power of uniform quantization noise falls with 4^-bits, so a bit-width enters as the share of
 that noise it takes away; a channel group enters as its kept fraction. A few sums over layers, each
 weighted by the layer's share of the MACs, say the same of the network as a whole, for predictors
-that have seen few policies. Every feature lies in [0, 1], and none falls when more bits or channels
+that have seen few policies, and the measured sensitivities of single places, if given, say which
+places matter. Every feature lies in [0, 1], and none falls when more bits or channels
 are kept: accuracy should not fall in any of them.
 """
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seernet.policy.cost import CostModel
+from seernet.policy.sensitivity import Sensitivity
 from seernet.policy.space import SearchSpace
 
 
@@ -21,10 +23,12 @@ class FeatureMap:
 
     Args:
         space: The search space.
+        sensitivity: Of its places, measured; None leaves that feature out.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, sensitivity: Sensitivity | None = None) -> None:
         self.space = space
+        self.sensitivity = sensitivity
         self.cost = CostModel(space)
         kinds = [c.kind for c in space.coordinates]
         self._pruned = torch.tensor([kind == "pruning_ratio" for kind in kinds])
@@ -47,7 +51,8 @@ class FeatureMap:
     def names(self) -> list[str]:
         """Name of each feature."""
         single = [f"{c.kind}/{c.name}" for c in self.space.coordinates]
-        return [*single, "sum/weight_bits", "sum/act_bits", "sum/kept", "log_bops"]
+        sums = ["sum/weight_bits", "sum/act_bits", "sum/kept", "log_bops"]
+        return [*single, *sums, *(["sensitivity"] if self.sensitivity is not None else [])]
 
     def __call__(self, u: Tensor) -> Tensor:
         """Features of relaxed policies.
@@ -65,4 +70,7 @@ class FeatureMap:
         log_bops = self.cost(u).bops.log()
         span = (self._log_bops[1] - self._log_bops[0]).clamp(min=1e-300)
         relative = (log_bops - self._log_bops[0]) / span
-        return torch.cat([single, single @ self._weights.T, relative[:, None]], dim=1)
+        parts = [single, single @ self._weights.T, relative[:, None]]
+        if self.sensitivity is not None:
+            parts.append(self.sensitivity(u)[:, None])
+        return torch.cat(parts, dim=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from seernet.config import OptimizeConfig, PredictorConfig, SampleConfig
 from seernet.errors import SeerNetError
 from seernet.optimization import Limit, optimize_many
-from seernet.policy import FeatureMap, Policy, SearchSpace
+from seernet.policy import FeatureMap, Policy, SearchSpace, Sensitivity
 from seernet.predictor import Predictor, fit
 from seernet.sampling.acquisition import ACQUISITIONS, Belief
 from seernet.sampling.design import SpreadDesign
@@ -64,16 +64,22 @@ class ActiveSampler:
         sample: The `sample` section.
         predictor: The `predictor` section.
         seed: Seed of the pipeline.
+        sensitivity: Of the places of the space, if it was measured.
     """
 
     def __init__(
-        self, space: SearchSpace, sample: SampleConfig, predictor: PredictorConfig, seed: int
+        self,
+        space: SearchSpace,
+        sample: SampleConfig,
+        predictor: PredictorConfig,
+        seed: int,
+        sensitivity: Sensitivity | None = None,
     ) -> None:
         self.space = space
         self.config = sample
         self.predictor = predictor
         self.seed = seed
-        self.features = FeatureMap(space)
+        self.features = FeatureMap(space, sensitivity)
         low, high = sample.cost_range
         self.design = SpreadDesign(space, (low, high), seed)
 

@@ -42,6 +42,10 @@ class Task(Protocol):
         """Mean loss of one batch, a scalar; `model` is in training mode."""
         ...
 
+    def divergence(self, model: nn.Module, reference: nn.Module, images: Tensor) -> float:
+        """How far `model` is from doing what `reference` does, at least 0; both in eval mode."""
+        ...
+
     def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Metrics over all batches, `model` being in eval mode; `score` is the one in [0, 1]."""
         ...
@@ -75,6 +79,12 @@ class Classification:
             log_target=True,
         )
         return torch.lerp(hard, divergence * soft.temperature**2, soft.weight)
+
+    def divergence(self, model: nn.Module, reference: nn.Module, images: Tensor) -> float:
+        """Mean Kullback-Leibler divergence of the classes' probabilities, in nats."""
+        with torch.no_grad():
+            found, expected = (F.log_softmax(m(images), dim=1) for m in (model, reference))
+        return float(F.kl_div(found, expected, reduction="batchmean", log_target=True))
 
     def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """Top-1 accuracy as `score`, and top-5 accuracy where there are more than five classes.
