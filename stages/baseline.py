@@ -4,13 +4,13 @@ import logging
 import sys
 from typing import Any
 
-import pandas as pd
 import torch
+from _shared import own_folders, require_final
 
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.device import resolve_device
-from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Measurer
+from seernet.evaluation import EvaluationSpec, Finetuner, Measurer
 from seernet.parallel import local_executor
 from seernet.policy import Bound, CostModel, Policy, SearchSpace, bounds, checked_space
 from seernet.sampling import uniform_candidates
@@ -24,8 +24,7 @@ def main() -> None:
     """Write `results/metrics/baseline/B.json`."""
     params = load()
     budget = budget_argument(sys.argv, params.budgets)
-    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
-    finetuner = Finetuner(params, folders, resolve_device(params.device))
+    finetuner = Finetuner(params, own_folders("baseline", budget), resolve_device(params.device))
     space = checked_space(finetuner.graph, params)
     cost = CostModel(space)
     limits = bounds(params.budgets[budget], cost)
@@ -71,6 +70,7 @@ def best_uniform(params: Params, space: SearchSpace, limits: tuple[Bound, ...]) 
     store = Store(default_root() / "evaluations.sqlite")
     with local_executor(params.sample.workers) as executor:
         found = Measurer(spec, store, executor)(policies)
+    require_final(found)
     scored = [(e.score, -i) for i, e in enumerate(found) if e.score is not None]
     if not scored:
         return None, {"reason": f"all uniform measurements failed: {found[0].error}"}
@@ -82,7 +82,7 @@ def best_uniform(params: Params, space: SearchSpace, limits: tuple[Bound, ...]) 
 
 def best_random(space: SearchSpace, limits: tuple[Bound, ...]) -> Choice:
     """Of the random policies that `sample` measured and that fit, the best measured one."""
-    table = pd.read_csv(artifacts.EVALUATIONS)
+    table = artifacts.read_table(artifacts.EVALUATIONS, "sample")
     table = table[(table["origin"] == "random") & table["score"].notna()].reset_index(drop=True)
     rows = table.to_dict("records")
     policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]

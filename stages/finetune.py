@@ -1,16 +1,21 @@
 """Stage `finetune@B`: compress the baseline by a budget's policy, train it on, test it."""
 
 import logging
+import math
 import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from _shared import own_folders
 
 from seernet import artifacts
 from seernet.config import load
 from seernet.curves import Curves
 from seernet.device import resolve_device
-from seernet.evaluation import Finetuner, Folders
-from seernet.policy import CostModel, Policy, checked_space
+from seernet.errors import SeerNetError
+from seernet.evaluation import Finetuner
+from seernet.policy import Bound, CostModel, Policy, bounds, checked_space
 from seernet.stage import budget_argument, run
-from seernet.store import default_root
 
 logger = logging.getLogger("finetune")
 
@@ -19,8 +24,7 @@ def main() -> None:
     """Write `models/finetuned/B/`, its metrics and its training curves."""
     params = load()
     budget = budget_argument(sys.argv, params.budgets)
-    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
-    finetuner = Finetuner(params, folders, resolve_device(params.device))
+    finetuner = Finetuner(params, own_folders("finetune", budget), resolve_device(params.device))
     cost = CostModel(checked_space(finetuner.graph, params))
     path = artifacts.POLICIES / f"{budget}.json"
     policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
@@ -30,6 +34,7 @@ def main() -> None:
     output = artifacts.FINETUNED / budget
     with Curves(artifacts.TRAINING / "finetune" / budget) as curves:
         record = finetuner.run(policy, cost, budget, output, curves.log_seed)
+    check_limits(budget, bounds(params.budgets[budget], cost), record)
     metrics = {
         "budget": budget,
         "metric": finetuner.task.metric,
@@ -42,6 +47,26 @@ def main() -> None:
     finetuner.finish()
     scores = ", ".join(f"{run['test_score']:.4f}" for run in record["runs"])
     logger.info("%s: test score %s, baseline %.4f", budget, scores, metrics["baseline_score"])
+
+
+def check_limits(budget: str, limits: Iterable[Bound], counted: Mapping[str, Any]) -> None:
+    """Hold what was counted on the finetuned network against the budget it was made for.
+
+    Args:
+        budget: Name of the budget.
+        limits: Its limits.
+        counted: `cost_bops`, `macs` and `size_bytes` of the network.
+
+    Raises:
+        SeerNetError: If one exceeds its limit, rounded up as counted bytes are.
+    """
+    for limit in limits:
+        value = counted["cost_bops" if limit.cost == "bops" else limit.cost]
+        if value > math.ceil(limit.limit):
+            raise SeerNetError(
+                f"budget `{budget}` allows {limit.limit:.12g} {limit.unit}, its finetuned network "
+                f"needs {value}; run `dvc repro -f optimize@{budget}`, and report it if it stays."
+            )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stage `fit`: cross-validate the predictor families, choose one, and fit it on everything."""
 
 import logging
+import shutil
 from collections.abc import Sequence
 
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.graph import NetworkGraph
-from seernet.policy import FeatureMap, Policy, SearchSpace, checked_space
+from seernet.policy import FeatureMap, Policy, Sensitivity, checked_space
 from seernet.predictor import CrossValidation, assess, fit, save, select
 from seernet.stage import run
 
@@ -22,18 +23,21 @@ def main() -> None:
     """Write `models/predictor/` and its metrics."""
     params = load()
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
-    table = pd.read_csv(artifacts.EVALUATIONS)
+    table = artifacts.read_table(artifacts.EVALUATIONS, "sample")
     table = table[table["score"].notna()]
     held_out = table["origin"] == "random"
-    features, scores = learnable(table[~held_out], space)
+    sensitivity = Sensitivity.load(space, artifacts.SENSITIVITIES, "sample")
+    feature_map = FeatureMap(space, sensitivity)
+    features, scores = learnable(table[~held_out], feature_map)
     family, families = select(features, scores, params.predictor, params.seed)
     save(fit(family, features, scores, params.predictor, params.seed), artifacts.PREDICTOR)
-    predictions(families, scores).to_csv(artifacts.PREDICTOR / "cross_validation.csv", index=False)
+    # Its features need them, and later stages read nothing of `sample`'s.
+    shutil.copyfile(artifacts.SENSITIVITIES, artifacts.PREDICTOR_SENSITIVITIES)
+    predictions(families, scores).to_csv(artifacts.CROSS_VALIDATION, index=False)
     ends = [int((table[~held_out]["round"] <= n).sum()) for n in table["round"].unique()]
-    test = learnable(table[held_out], space)
-    learning_curve(ends, family, (features, scores), test, params).to_csv(
-        artifacts.PREDICTOR / "learning_curve.csv", index=False
-    )
+    test = learnable(table[held_out], feature_map)
+    curve = learning_curve(ends, family, (features, scores), test, params)
+    curve.to_csv(artifacts.LEARNING_CURVE, index=False)
     metrics = {
         "family": family,
         **figures(families[family]),
@@ -70,12 +74,12 @@ def predictions(families: dict[str, CrossValidation], scores: torch.Tensor) -> p
 Rows = tuple[torch.Tensor, torch.Tensor]
 
 
-def learnable(table: pd.DataFrame, space: SearchSpace) -> Rows:
+def learnable(table: pd.DataFrame, features: FeatureMap) -> Rows:
     """Features and scores of measured policies."""
     rows = table.to_dict("records")
     policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
     scores = torch.tensor(table["score"].to_numpy(), dtype=torch.float64)
-    return FeatureMap(space)(space.encode(policies)), scores
+    return features(features.space.encode(policies)), scores
 
 
 def learning_curve(

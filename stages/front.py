@@ -7,24 +7,27 @@ from seernet import artifacts
 from seernet.config import load
 from seernet.graph import NetworkGraph
 from seernet.optimization import Limit, optimize_many
-from seernet.policy import CostModel, FeatureMap, checked_space
+from seernet.policy import CostModel, FeatureMap, Sensitivity, checked_space
 from seernet.predictor import load as load_predictor
 from seernet.stage import run
 
 
 def main() -> None:
-    """Write `results/front.csv`."""
+    """Write `results/front.csv`.
+
+    It spans `sample.cost_range`, where the predictor has seen measurements, as far as the search
+    space reaches.
+    """
     params = load()
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
-    cost, features = CostModel(space), FeatureMap(space)
+    sensitivity = Sensitivity.load(space, artifacts.PREDICTOR_SENSITIVITIES, "fit")
+    cost, features = CostModel(space), FeatureMap(space, sensitivity)
     predictor = load_predictor(artifacts.PREDICTOR)
     baseline = float(cost.baseline().bops)
     ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
-    cheapest, dearest = (cost(ends).bops / baseline).tolist()
-    low = max(cheapest, params.sample.cost_range[0])
-    high = min(dearest, params.sample.cost_range[1])
-    shares = torch.linspace(0.0, 1.0, params.report.front_points, dtype=torch.float64)
-    limits = baseline * low * (high / low) ** shares
+    cheapest, dearest = cost(ends).bops.tolist()
+    low, high = (share * baseline for share in params.sample.cost_range)
+    limits = spread((max(cheapest, low), min(dearest, high)), params.report.front_points)
     solutions = optimize_many(
         lambda u: predictor.posterior(features(u)),
         Limit("bops", "BOPs", lambda u: cost(u).bops, float("inf")),
@@ -44,6 +47,19 @@ def main() -> None:
     )
     artifacts.FRONT.parent.mkdir(parents=True, exist_ok=True)
     table.drop_duplicates("cost_bops").to_csv(artifacts.FRONT, index=False)
+
+
+def spread(ends: tuple[float, float], count: int) -> torch.Tensor:
+    """Costs from one end to the other, equal steps in logarithm, none below the lower end.
+
+    Args:
+        ends: The smallest and the largest, in BOPs.
+        count: How many; at least two.
+    """
+    low, high = ends
+    shares = torch.linspace(0.0, 1.0, count, dtype=torch.float64)
+    # Rounding may fall below the cheapest policy, for which there would be no solution.
+    return (low * (high / low) ** shares).clamp_min(low)
 
 
 if __name__ == "__main__":

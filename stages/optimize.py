@@ -7,7 +7,7 @@ from seernet import artifacts
 from seernet.config import load
 from seernet.graph import NetworkGraph
 from seernet.optimization import Limit, optimize
-from seernet.policy import CostModel, FeatureMap, bounds, checked_space
+from seernet.policy import CostModel, FeatureMap, Sensitivity, bounds, checked_space
 from seernet.predictor import load as load_predictor
 from seernet.stage import budget_argument, run
 
@@ -19,7 +19,8 @@ def main() -> None:
     params = load()
     budget = budget_argument(sys.argv, params.budgets)
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
-    cost, features = CostModel(space), FeatureMap(space)
+    sensitivity = Sensitivity.load(space, artifacts.PREDICTOR_SENSITIVITIES, "fit")
+    cost, features = CostModel(space), FeatureMap(space, sensitivity)
     predictor = load_predictor(artifacts.PREDICTOR)
     found = bounds(params.budgets[budget], cost)
     limits = [

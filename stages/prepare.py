@@ -9,7 +9,9 @@ from seernet.stage import run
 def main() -> None:
     """Write `data/prepared/`."""
     params = load()
-    prepare(params.data, params.seed, artifacts.PREPARED, params.pretrain.batch_size)
+    sections = (params.pretrain, params.finetune, params.sample.evaluation)
+    largest = max(section.batch_size for section in sections)
+    prepare(params.data, params.seed, artifacts.PREPARED, largest)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Stage `sample`: measure policies, chosen actively, and as many at random for comparison."""
+"""Stage `sample`: measure single places, policies chosen actively, and as many at random."""
 
 import logging
 from collections.abc import Sequence
 
 import pandas as pd
 import torch
+from _shared import require_final
 
 from seernet import artifacts
 from seernet.config import load
@@ -12,7 +13,16 @@ from seernet.device import resolve_device
 from seernet.evaluation import Evaluation, EvaluationSpec, Measurer
 from seernet.graph import NetworkGraph
 from seernet.parallel import local_executor
-from seernet.policy import CostModel, Policy, SearchSpace, checked_space
+from seernet.policy import (
+    CostModel,
+    Policy,
+    SearchSpace,
+    Sensitivity,
+    checked_space,
+    probe_policy,
+    probes,
+    save_divergences,
+)
 from seernet.progress import bar
 from seernet.sampling import ActiveSampler, Measured
 from seernet.stage import run
@@ -22,13 +32,16 @@ logger = logging.getLogger("sample")
 
 
 def main() -> None:
-    """Write `data/evaluations/evaluations.csv` and its metrics."""
+    """Write `data/evaluations/`, two tables of measurements, and their metrics."""
+    # What it measures next must not depend on the machine: a sum's rounding changes with the number
+    # of threads, and so do near ties between candidates.
+    torch.set_num_threads(1)
     params = load()
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
-    sampler = ActiveSampler(space, params.sample, params.predictor, params.seed)
     spec = EvaluationSpec.of(params, resolve_device(params.device))
     store = Store(default_root() / "evaluations.sqlite")
-    total = 2 * params.sample.evaluations
+    asked = probes(space)
+    total = len(asked) + 2 * params.sample.evaluations
     seen: dict[str, Evaluation] = {}
     with (
         store.exclusive(),
@@ -36,9 +49,14 @@ def main() -> None:
         bar(total, "measuring policies", "policy") as shown,
     ):
         measurer = Measurer(spec, store, executor, shown)
+        divergences = measurer.divergences([probe_policy(space, probe) for probe in asked])
+        found = [(probe, d.value) for probe, d in zip(asked, divergences, strict=True)]
+        sensitivity = Sensitivity(space, found)
+        sampler = ActiveSampler(space, params.sample, params.predictor, params.seed, sensitivity)
 
         def measure(policies: Sequence[Policy]) -> list[float | None]:
             found = measurer(policies)
+            require_final(found)  # at once: what follows would be chosen without their scores
             seen.update({p.key(): e for p, e in zip(policies, found, strict=True)})
             return [evaluation.score for evaluation in found]
 
@@ -47,11 +65,14 @@ def main() -> None:
         measured += [
             Measured(0, "random", p, s) for p, s in zip(rivals, measure(rivals), strict=True)
         ]
-    logger.info("%d of %d policies were measured before", measurer.reused, len(measured))
-    write(measured, seen, space)
+    logger.info("%d of %d measurements were made before", measurer.reused, total)
+    save_divergences(artifacts.SENSITIVITIES, found)
+    write(measured, seen, space, sum(d.macs for d in divergences))
 
 
-def write(measured: Sequence[Measured], seen: dict[str, Evaluation], space: SearchSpace) -> None:
+def write(
+    measured: Sequence[Measured], seen: dict[str, Evaluation], space: SearchSpace, probe_macs: int
+) -> None:
     """Write the table, one row a measurement, and what it took in all."""
     points = space.encode([m.policy for m in measured])
     bops = CostModel(space)(points).bops.round().to(torch.int64).tolist()
@@ -76,7 +97,10 @@ def write(measured: Sequence[Measured], seen: dict[str, Evaluation], space: Sear
     metrics = {
         "evaluations": len(table),
         "failed": int(table["score"].isna().sum()),
-        "train_macs": {str(origin): int(macs) for origin, macs in spent.items()},
+        "train_macs": {
+            **{str(origin): int(macs) for origin, macs in spent.items()},
+            "sensitivity": probe_macs,
+        },
     }
     artifacts.write_json(artifacts.METRICS / "sample.json", metrics)
     logger.info("%d measurements, %d failed", metrics["evaluations"], metrics["failed"])

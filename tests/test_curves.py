@@ -66,15 +66,18 @@ def test_each_seed_has_curves_of_its_own(tmp_path):
     assert [line.split("\t")[0] for line in lines] == ["step", "1", "2", "3"]
 
 
-def test_run_without_epochs_leaves_a_folder(tmp_path):
+def test_run_without_epochs_leaves_the_folder_that_dvc_expects(tmp_path):
+    write(tmp_path / "a")
     Curves(tmp_path / "a").close()
-    assert (tmp_path / "a").is_dir()
+    assert (tmp_path / "a/plots/metrics").is_dir()
+    assert [name for name in files(tmp_path / "a") if name.startswith("plots/")] == []
 
 
 def test_missing_dvclive_is_a_warning(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "dvclive", None)
     with caplog.at_level(logging.WARNING):
         assert write(tmp_path / "a") == {}
+    assert (tmp_path / "a/plots/metrics").is_dir()
     assert "dvclive is not installed" in caplog.text
 
 
@@ -86,4 +89,5 @@ def test_repository_without_commits_is_a_warning(tmp_path, caplog):
     Repo.init().close()
     with caplog.at_level(logging.WARNING):
         assert write(tmp_path / "a") == {}
+    assert (tmp_path / "a/plots/metrics").is_dir()
     assert "make a first commit" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,7 +12,9 @@ logger = logging.getLogger(__name__)
 
 
 class Curves:
-    """One folder of curves; a context manager.
+    """One folder of curves, `plots/metrics` below the given one; a context manager.
+
+    The folder is there even without any epoch: it is an output of a stage, and DVC wants it.
 
     Where DVCLive is not installed (a training machine without DVC), or the repository has no commit
     yet, which DVCLive does not bear, no curve is drawn, and the log says so.
@@ -21,21 +24,9 @@ class Curves:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._live: Any = None
-        try:
-            from dvclive import Live
-            from scmrepo.exceptions import SCMError
-        except ImportError:
-            logger.warning("dvclive is not installed: no training curves in %s", folder)
-            return
-        logging.getLogger("dvclive").setLevel(logging.ERROR)
-        try:
-            self._live = Live(
-                str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
-            )
-        except SCMError as error:
-            logger.warning("no training curves in %s: %s; make a first commit", folder, error)
+        shutil.rmtree(folder / "plots", ignore_errors=True)
+        self._live = _open(folder)
+        (folder / "plots/metrics").mkdir(parents=True, exist_ok=True)  # DVCLive clears its folder
 
     def log(self, row: dict[str, float]) -> None:
         """Add one epoch: each entry but `epoch` is a curve."""
@@ -66,3 +57,22 @@ class Curves:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _open(folder: Path) -> Any:
+    """DVCLive on a folder, or None, with a warning that says why."""
+    try:
+        from dvclive import Live
+        from scmrepo.exceptions import SCMError
+    except ImportError:
+        logger.warning("dvclive is not installed: no training curves in %s", folder)
+        return None
+    logging.getLogger("dvclive").setLevel(logging.ERROR)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return Live(
+            str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
+        )
+    except SCMError as error:
+        logger.warning("no training curves in %s: %s; make a first commit", folder, error)
+        return None

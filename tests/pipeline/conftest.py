@@ -17,7 +17,7 @@ COPIED += (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 class Workspace:
     """One clone; `repro` runs the pipeline and tells which stages ran."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, parameters="tiny.yaml", commit=True):
         self.folder = folder
         self.params = folder / "params.yaml"
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -27,12 +27,11 @@ class Workspace:
                 shutil.copytree(ROOT / name, folder / name, ignore=ignore)
             else:
                 shutil.copy2(ROOT / name, folder / name)
-        shutil.copy2(Path(__file__).with_name("tiny.yaml"), self.params)
-        for command in (
-            ["init", "-q", "-b", "main"],
-            ["add", "-A"],
-            ["-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "start"],
-        ):
+        shutil.copy2(Path(__file__).with_name(parameters), self.params)
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        commands = [["init", "-q", "-b", "main"], ["add", "-A"]]
+        commands += [[*identity, "commit", "-qm", "start"]] if commit else []
+        for command in commands:
             subprocess.run(["git", *command], cwd=folder, check=True)
 
     @property
@@ -77,6 +76,12 @@ class Workspace:
     @property
     def lock(self):
         return (self.folder / "dvc.lock").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def new_workspace():
+    """The class, for workspaces with parameters of their own."""
+    return Workspace
 
 
 @pytest.fixture(scope="session")

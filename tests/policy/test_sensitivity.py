@@ -1,7 +1,7 @@
 """The feature that adds up what single places bear: by hand, monotone, differentiable."""
 
-import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,10 +15,9 @@ from seernet.policy import (
     Probe,
     SearchSpace,
     Sensitivity,
-    from_records,
     probe_policy,
     probes,
-    to_records,
+    save_divergences,
 )
 
 FLOOR = 1e-4
@@ -96,8 +95,16 @@ def test_a_coordinate_that_was_not_probed_is_named(
         )
 
 
-def test_records_come_back(measured: list[tuple[Probe, float]]) -> None:
-    assert from_records(json.loads(json.dumps(to_records(measured)))) == measured
+def test_file_gives_the_same_feature(
+    tmp_path: Path, space: SearchSpace, measured: list[tuple[Probe, float]]
+) -> None:
+    path = tmp_path / "sensitivities.json"
+    save_divergences(path, measured)
+    u = torch.rand(5, space.dimension, dtype=torch.float64)
+    assert torch.equal(Sensitivity.load(space, path, "sample")(u), Sensitivity(space, measured)(u))
+    path.write_text('{"divergences": [{"kind": "weight_bits"}]}')
+    with pytest.raises(ArtifactError, match=r"is damaged.*dvc repro sample"):
+        Sensitivity.load(space, path, "sample")
 
 
 def test_feature_map_takes_it_up(space: SearchSpace, measured: list[tuple[Probe, float]]) -> None:

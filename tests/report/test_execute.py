@@ -56,7 +56,9 @@ def test_second_execution_is_byte_identical(tmp_path: Path) -> None:
     cells = json.loads(first)["cells"]
     assert [output["text"] for output in cells[2]["outputs"]] == [["40\n"]]
     assert [output["text"] for output in cells[3]["outputs"]] == [["0\n", "1\n", "2\n"]]
-    assert cells[4]["outputs"][0]["data"]["text/plain"] == [repr(sys.executable)]
+    assert cells[4]["outputs"][0]["data"]["text/plain"] == [
+        repr(str(Path(sys.executable).absolute()))
+    ]
 
 
 def test_failing_cell_is_told_in_one_line(tmp_path: Path) -> None:

@@ -118,6 +118,17 @@ def test_several_seeds_get_bars_from_worst_to_best(synthetic: Write) -> None:
     assert bar[:, 1] == pytest.approx([100 * scores.min(), 100 * scores.max()])
 
 
+@pytest.mark.filterwarnings("error")
+def test_predictor_without_a_learning_curve_says_why(synthetic: Write, tmp_path: Path) -> None:
+    root = synthetic()
+    path = root / "models/predictor/learning_curve.csv"
+    path.write_text("evaluations,rmse,kendall_tau,r2\n", encoding="utf-8")
+    figure = drawing(root, 3)["predictor"]()
+    for axes in figure.axes[2:4]:
+        assert [text.get_text() for text in axes.texts if "Too few random" in text.get_text()]
+    assert figures.save(figure, tmp_path / "a.png", dpi=40).stat().st_size > 0
+
+
 def test_policies_map_holds_every_budget_and_layer(synthetic: Write) -> None:
     figure = drawing(synthetic(budgets=8, layers=120), 8)["policies"]()
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]

@@ -26,7 +26,7 @@ def make_params(model: str = "resnet20") -> Params:
             "model": {"name": model},
             "pretrain": {"epochs": 1},
             "space": {},
-            "sample": {"cost_range": [0.003, 0.03], "evaluation": {}},
+            "sample": {"evaluations": 48, "cost_range": [0.003, 0.03], "evaluation": {}},
             "predictor": {},
             "optimize": {},
             "budgets": {name: {"bops_ratio": 0.01} for name in reversed(BUDGETS)},
@@ -75,6 +75,19 @@ def test_page_shows_every_budget_and_method(synthetic: Write) -> None:
     page = render(make_params(), Artifacts(root), prepare(root))
     for text in (*BUDGETS, "SeerNet", "Uniform policy", "Random search", "Gaussian process"):
         assert text in page
+
+
+def test_page_says_how_many_policies_the_search_measured(synthetic: Write) -> None:
+    root = synthetic()  # 24 initial ones, of which one failed, and 40 active ones
+    page = render(make_params(), Artifacts(root), prepare(root))
+    assert "One search of 64 measured policies (1 failed)" in " ".join(page.split())
+
+
+def test_compute_figure_says_what_is_not_counted() -> None:
+    notebook = Path(__file__).parents[2] / "notebooks/3_policies.ipynb"
+    (caption,) = (caption.text for caption in CAPTIONS if caption.file == "compute.png")
+    for text in (caption, notebook.read_text(encoding="utf-8")):
+        assert "soft targets and the scoring in pretraining and finetuning are not counted" in text
 
 
 def test_page_escapes_what_it_is_given(synthetic: Write) -> None:

@@ -141,11 +141,17 @@ def test_layer_table_counts_kept_channels() -> None:
 def test_compute_table_adds_budgets_up_and_skips_missing_random() -> None:
     table = compute_table(
         {"train_macs": 7},
-        {"train_macs": {"initial": 1, "active": 2, "random": 3}},
+        {"train_macs": {"sensitivity": 4, "initial": 1, "active": 2, "random": 3}},
         [{"train_macs": 10}, {"train_macs": 20}],
         [
-            {"uniform": {"train_macs": 5}, "random": None},
-            {"uniform": {"train_macs": 6}, "random": {"train_macs": 9}},
+            {"uniform": {"train_macs": 5, "short_train_macs": 100}, "random": None},
+            {"uniform": {"train_macs": 6, "short_train_macs": 200}, "random": {"train_macs": 9}},
         ],
     )
-    assert list(table["train_macs"]) == [7, 1, 2, 30, 11, 3, 9]
+    assert list(table["train_macs"]) == [7, 4, 1, 2, 30, 311, 3, 9]
+
+
+def test_compute_table_of_an_initial_design_alone() -> None:
+    sample = {"train_macs": {"initial": 1, "random": 3}}
+    table = compute_table({"train_macs": 7}, sample, [], [])
+    assert list(table["train_macs"]) == [7, 0, 1, 0, 0, 0, 3, 0]

@@ -7,10 +7,9 @@ from seernet.policy.policy import FULL_BITS, Policy
 from seernet.policy.sensitivity import (
     Probe,
     Sensitivity,
-    from_records,
     probe_policy,
     probes,
-    to_records,
+    save_divergences,
 )
 from seernet.policy.space import SearchSpace
 
@@ -27,8 +26,7 @@ __all__ = [
     "bounds",
     "check_budgets",
     "checked_space",
-    "from_records",
     "probe_policy",
     "probes",
-    "to_records",
+    "save_divergences",
 ]

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from seernet import artifacts
 from seernet.errors import ArtifactError
 from seernet.policy.policy import FULL_BITS, Policy
 from seernet.policy.space import Coordinate, SearchSpace
@@ -90,6 +91,25 @@ class Sensitivity:
         self._values = torch.stack([_padded(v, longest, 0.0) for _, v in rows])
         self._largest = self._values[:, 0].sum().clamp_min(1e-300)
 
+    @classmethod
+    def load(cls, space: SearchSpace, path: Path, stage: str) -> Sensitivity:
+        """Read what `save_divergences` wrote.
+
+        Raises:
+            ArtifactError: If it is missing or damaged, or of another space; names `stage`.
+        """
+        document = artifacts.read_json(path, stage)
+        try:
+            measured = [
+                (Probe(str(r["kind"]), str(r["name"]), int(r["value"])), float(r["divergence"]))
+                for r in document["divergences"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{path} is damaged ({error!r}); run `dvc repro {stage}`."
+            ) from error
+        return cls(space, measured)
+
     def __call__(self, u: Tensor) -> Tensor:
         """1 - sqrt(sum of divergences / the largest such sum) of relaxed policies.
 
@@ -107,6 +127,12 @@ class Sensitivity:
         total = (start + (columns - low) / (high - low) * (end - start)).sum(dim=0)
         share: Tensor = (total / self._largest + _FLOOR) / (1.0 + _FLOOR)
         return 1.0 - share.sqrt()
+
+
+def save_divergences(path: Path, measured: Sequence[tuple[Probe, float]]) -> None:
+    """Write measured divergences as JSON."""
+    records = [{**asdict(probe), "divergence": divergence} for probe, divergence in measured]
+    artifacts.write_json(path, {"divergences": records})
 
 
 def _row(
@@ -129,16 +155,3 @@ def _row(
 def _padded(row: Tensor, length: int, value: float) -> Tensor:
     steps = torch.arange(1, length - len(row) + 1, dtype=row.dtype)
     return torch.cat([row, value + steps * (value > 0)])
-
-
-def to_records(measured: Sequence[tuple[Probe, float]]) -> list[dict[str, Any]]:
-    """JSON-like records of measured divergences."""
-    return [{**asdict(probe), "divergence": divergence} for probe, divergence in measured]
-
-
-def from_records(records: Sequence[dict[str, Any]]) -> list[tuple[Probe, float]]:
-    """What `to_records` gave."""
-    return [
-        (Probe(str(r["kind"]), str(r["name"]), int(r["value"])), float(r["divergence"]))
-        for r in records
-    ]

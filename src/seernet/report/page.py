@@ -59,8 +59,9 @@ CAPTIONS = (
     Caption(
         "compute.png",
         "Compute",
-        "Training and scoring, in multiply-accumulates. Measuring policies is paid once, however "
-        "many budgets follow.",
+        "Training, and measuring policies with all it takes, in multiply-accumulates; the "
+        "baseline's soft targets and the scoring in pretraining and finetuning are not counted. "
+        "Measuring policies is paid once, however many budgets follow.",
     ),
 )
 
@@ -84,7 +85,8 @@ def render(
     """
     summary, pretrain = summarize(artifacts.tradeoff()), artifacts.metrics("pretrain")
     table = headline(summary, pretrain)
-    sample, fit = artifacts.metrics("sample"), artifacts.metrics("fit")
+    evaluations, fit = artifacts.evaluations(), artifacts.metrics("fit")
+    searched = evaluations[evaluations["origin"] != "random"]
     budgets = list(dict.fromkeys(summary["budget"]))
     environment = Environment(
         loader=PackageLoader("seernet.report", "."), autoescape=True, undefined=StrictUndefined
@@ -93,8 +95,8 @@ def render(
         model=params.model.name,
         data=params.data.name,
         budgets=budgets,
-        sample=sample,
-        searched=params.sample.evaluations,
+        searched=len(searched),
+        failed=int(searched["score"].isna().sum()),
         columns=list(table.columns),
         rows=list(_rows(table)),
         fit=fit,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from seernet.artifacts import METRICS
 from seernet.errors import ArtifactError
 from seernet.graph import Layer, NetworkGraph
 from seernet.report.artifacts import read_metrics
@@ -31,7 +32,7 @@ _NETWORK = ("cost_bops", "bops_ratio", "macs", "parameters", "size_bytes", "pred
 _RUN = ("seed", "search_score", "test_score")
 
 
-def collect(budgets: Iterable[str], metrics: Path = Path("results/metrics")) -> pd.DataFrame:
+def collect(budgets: Iterable[str], metrics: Path = METRICS) -> pd.DataFrame:
     """Gather the finetuned networks of all budgets and methods.
 
     Rows are ordered by the cost of the budget's SeerNet policy, then by method and seed, so the
@@ -140,7 +141,9 @@ def compute_table(
     finetune: Iterable[Mapping[str, Any]],
     baseline: Iterable[Mapping[str, Any]],
 ) -> pd.DataFrame:
-    """Where the training compute went.
+    """Where the compute of training and of measuring policies went.
+
+    Not counted are the baseline's soft targets, nor the scoring in pretraining and finetuning.
 
     Args:
         pretrain: Metrics of `pretrain`.
@@ -149,21 +152,27 @@ def compute_table(
         baseline: Metrics of `baseline`, one for each budget.
 
     Returns:
-        `phase, method, train_macs`; `method` is `shared` for what every method needs.
+        `phase, method, train_macs`; `method` is `shared` for what every method needs. Choosing a
+        uniform policy takes short measurements of its own (`short_train_macs`), which count.
     """
     baseline = list(baseline)
     measured = sample["train_macs"]
     others = {
-        name: sum(entry[name]["train_macs"] for entry in baseline if entry.get(name))
+        name: sum(
+            entry[name]["train_macs"] + entry[name].get("short_train_macs", 0)
+            for entry in baseline
+            if entry.get(name)
+        )
         for name in METHODS[1:]
     }
     rows = [
         ("Pretrain the baseline", "shared", pretrain["train_macs"]),
-        ("Measure initial policies", "seernet", measured["initial"]),
-        ("Measure active policies", "seernet", measured["active"]),
+        ("Measure single places", "seernet", measured.get("sensitivity", 0)),
+        ("Measure initial policies", "seernet", measured.get("initial", 0)),
+        ("Measure active policies", "seernet", measured.get("active", 0)),
         ("Finetune SeerNet policies", "seernet", sum(entry["train_macs"] for entry in finetune)),
         ("Choose and finetune uniform policies", "uniform", others["uniform"]),
-        ("Measure random policies", "random", measured["random"]),
+        ("Measure random policies", "random", measured.get("random", 0)),
         ("Finetune random policies", "random", others["random"]),
     ]
     return pd.DataFrame(rows, columns=["phase", "method", "train_macs"])

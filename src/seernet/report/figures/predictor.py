@@ -35,7 +35,8 @@ def predictor(
 
     Args:
         predictions: `cross_validation.csv`: `family, score, mean, std`, scores in [0, 1].
-        curve: `learning_curve.csv`: `evaluations, rmse, kendall_tau, r2`.
+        curve: `learning_curve.csv`: `evaluations, rmse, kendall_tau, r2`; empty where too few
+            random policies could be measured.
         fit: Metrics of `fit`.
         metric: Which score it is, `top1` or `map`.
 
@@ -47,13 +48,7 @@ def predictor(
     chosen = fit["family"]
     _scatter(scatter, predictions[predictions["family"] == chosen], fit, metric)
     _coverage(coverage, predictions, chosen)
-    _curve(error, curve, {"rmse": ("RMSE", _MAIN)}, 100.0)
-    error.set_ylabel("RMSE (percentage points)")
-    error.set_ylim(0.0, 1.15 * max(100.0 * curve["rmse"].max(), 0.1))
-    _curve(rank, curve, {"kendall_tau": ("Kendall's tau", _MAIN), "r2": ("R²", _OTHER)}, 1.0)
-    rank.set_ylabel("Agreement, held out (1 = perfect)")
-    rank.set_ylim(min(0.0, *rank.get_ylim()), 1.0)
-    rank.legend(loc="best")
+    _learning(error, rank, curve)
     titles = (
         f"held-out predictions, {FAMILIES.get(chosen, chosen)}",
         "calibration of the uncertainty",
@@ -143,6 +138,22 @@ def _coverage(axes: Axes, predictions: pd.DataFrame, chosen: str) -> None:
     axes.set_xlabel("Nominal coverage of the interval (%)")
     axes.set_ylabel("Measured scores inside it (%)")
     axes.legend(loc="best")
+
+
+def _learning(error: Axes, rank: Axes, curve: pd.DataFrame) -> None:
+    error.set_ylabel("RMSE (percentage points)")
+    rank.set_ylabel("Agreement, held out (1 = perfect)")
+    _curve(error, curve, {"rmse": ("RMSE", _MAIN)}, 100.0)
+    _curve(rank, curve, {"kendall_tau": ("Kendall's tau", _MAIN), "r2": ("R²", _OTHER)}, 1.0)
+    if curve.empty:
+        for axes in (error, rank):
+            note = "Too few random policies measured\nto hold the predictor against"
+            axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center")
+            axes.set(xticks=[], yticks=[])
+        return
+    error.set_ylim(0.0, 1.15 * max(100.0 * curve["rmse"].max(), 0.1))
+    rank.set_ylim(min(0.0, *rank.get_ylim()), 1.0)
+    rank.legend(loc="best")
 
 
 def _curve(

@@ -1,0 +1,318 @@
+"""What the stage scripts themselves decide, without a network; the rest is tested in `src`."""
+
+import importlib.util
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from seernet.config import load
+from seernet.errors import ArtifactError, SeerNetError
+from seernet.evaluation import Evaluation
+from seernet.policy import Bound, Policy
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = Evaluation(0.5, 10)
+BAD_POLICY = Evaluation(None, 10, "TrainingError: the loss is not a number")
+NO_MEMORY = Evaluation(None, 0, "RuntimeError: CUDA out of memory", final=False)
+POLICY = Policy({}, {"fc": 8}, {"fc": 8})
+
+
+class Reached(Exception):
+    """Ends a stage where the test has seen enough."""
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path):
+    """Import a stage script; it runs in an empty folder, with the parameters of the tests."""
+    monkeypatch.syspath_prepend(str(ROOT / "stages"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEERNET_STORE", raising=False)
+    before, modules = torch.get_num_threads(), set(sys.modules)
+    params = load(Path(__file__).with_name("tiny.yaml"))
+
+    def script(name, *arguments):
+        path = ROOT / "stages" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"stage_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        replace(module, load=lambda: params)
+        monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+        return module
+
+    def replace(module, **names):
+        for name, value in names.items():
+            monkeypatch.setattr(module, name, value)
+
+    yield SimpleNamespace(script=script, replace=replace, params=params)
+    torch.set_num_threads(before)
+    for name in {"_shared"} & (set(sys.modules) - modules):
+        del sys.modules[name]
+
+
+def measurer(*results):
+    """A stand-in for `Measurer` whose measurements end so."""
+
+    class Fixed:
+        def __init__(self, *_):
+            self.reused = 0
+
+        def __call__(self, _):
+            return list(results)
+
+        def divergences(self, _):
+            return []
+
+    return Fixed
+
+
+def without_network(stage, module):
+    """Cut a script off from all that needs a network."""
+    stage.replace(
+        module,
+        checked_space=lambda *_: None,
+        NetworkGraph=SimpleNamespace(load=lambda _: None),
+    )
+    if hasattr(module, "Sensitivity"):
+        stage.replace(module, Sensitivity=Nothing)
+    if hasattr(module, "probes"):
+        stage.replace(
+            module,
+            probes=lambda _: [],
+            EvaluationSpec=SimpleNamespace(of=lambda *_: None),
+            local_executor=lambda _: nullcontext(),
+            Measurer=measurer(),
+        )
+
+
+class Nothing:
+    """Stands in for a sensitivity that nothing reads."""
+
+    def __init__(self, *_):
+        pass
+
+    @classmethod
+    def load(cls, *_):
+        return cls()
+
+
+# --- failures of the machine ---
+
+
+@pytest.mark.parametrize("results", [(GOOD, NO_MEMORY), (NO_MEMORY, GOOD)])
+def test_sampling_without_memory_writes_no_result(stage, results):
+    module = stage.script("sample")
+    without_network(stage, module)
+    sampler = SimpleNamespace(run=lambda measure: measure([POLICY, POLICY]))
+    stage.replace(
+        module,
+        ActiveSampler=lambda *_: sampler,
+        Measurer=measurer(*results),
+    )
+    with pytest.raises(SeerNetError, match=r"1 of 2 .*CUDA out of memory.*only these are made"):
+        module.main()
+    assert not Path("data/evaluations").exists()
+    assert not Path("results").exists()
+
+
+def test_uniform_search_without_memory_chooses_nothing(stage):
+    module = stage.script("baseline", "low")
+    stage.replace(
+        module,
+        uniform_candidates=lambda *_: None,
+        EvaluationSpec=SimpleNamespace(of=lambda *_: None),
+        local_executor=lambda _: nullcontext(),
+        Measurer=measurer(NO_MEMORY, GOOD, NO_MEMORY),
+    )
+    space = SimpleNamespace(decode=lambda _: [POLICY] * 3)
+    with pytest.raises(SeerNetError, match=r"2 of 3 .*CUDA out of memory"):
+        module.best_uniform(stage.params, space, ())
+
+
+def test_a_policy_that_fails_is_a_result(stage):
+    module = stage.script("baseline", "low")
+    stage.replace(
+        module,
+        uniform_candidates=lambda *_: None,
+        EvaluationSpec=SimpleNamespace(of=lambda *_: None),
+        local_executor=lambda _: nullcontext(),
+        Measurer=measurer(BAD_POLICY, GOOD),
+    )
+    space = SimpleNamespace(decode=lambda _: [POLICY, POLICY])
+    policy, details = module.best_uniform(stage.params, space, ())
+    assert (policy, details["short_train_macs"]) == (POLICY, 20)
+
+
+def test_sampling_computes_on_one_thread(stage):
+    module = stage.script("sample")
+    without_network(stage, module)
+    threads = []
+
+    def sampler(*_):
+        threads.append(torch.get_num_threads())
+        raise Reached
+
+    stage.replace(module, ActiveSampler=sampler)
+    torch.set_num_threads(2)
+    with pytest.raises(Reached):
+        module.main()
+    assert threads == [1]
+
+
+# --- missing files ---
+
+
+def test_fit_without_measurements_names_the_stage_to_run(stage):
+    module = stage.script("fit")
+    without_network(stage, module)
+    with pytest.raises(ArtifactError, match=r"evaluations\.csv is missing; run `dvc repro sample`"):
+        module.main()
+
+
+def test_random_baseline_without_measurements_names_the_stage_to_run(stage):
+    module = stage.script("baseline", "low")
+    with pytest.raises(ArtifactError, match=r"evaluations\.csv is missing; run `dvc repro sample`"):
+        module.best_random(None, ())
+
+
+# --- budgets ---
+
+
+def test_stages_of_budgets_never_share_a_progress_folder(stage):
+    folders = []
+
+    def finetuner(_, folder, __):
+        folders.append(folder.progress)
+        raise Reached
+
+    for name in ("finetune", "baseline"):
+        for budget in ("low", "high"):
+            module = stage.script(name, budget)
+            stage.replace(module, Finetuner=finetuner)
+            with pytest.raises(Reached):
+                module.main()
+    assert folders == [
+        Path(".store/progress") / name
+        for name in ("finetune-low", "finetune-high", "baseline-low", "baseline-high")
+    ]
+
+
+@pytest.mark.parametrize("cost", ["bops", "macs", "size_bytes"])
+def test_network_beyond_any_limit_of_its_budget_is_refused(stage, cost):
+    module = stage.script("finetune", "low")
+    counted = {"cost_bops": 1000, "macs": 1000, "size_bytes": 1000}
+    others = [Bound(name, 1000.0) for name in ("bops", "macs", "size_bytes") if name != cost]
+    # Bytes of single weights may be fractions; those of a network are counted rounded up.
+    module.check_limits("low", [*others, Bound(cost, 999.5)], counted)
+    with pytest.raises(SeerNetError, match=r"`low` allows 999 .* needs 1000"):
+        module.check_limits("low", [*others, Bound(cost, 999.0)], counted)
+
+
+@pytest.mark.parametrize("cheapest", [1001.0, 7919.0, 123457.0, 999983.0])
+@pytest.mark.parametrize("baseline", [1.1e7, 1234577.0, 9876541.0])
+def test_front_asks_for_no_cost_below_the_cheapest_policy(stage, cheapest, baseline):
+    module = stage.script("front")
+    without_network(stage, module)
+    space = SimpleNamespace(dimension=1, levels=[])
+    model = Costs(cheapest, 0.9 * baseline, baseline)
+    asked = []
+
+    def optimize_many(_, __, limits, *___):
+        asked.extend(limits.tolist())
+        raise Reached
+
+    stage.params.sample.__dict__["cost_range"] = [1e-9, 1.0]
+    stage.replace(
+        module,
+        checked_space=lambda *_: space,
+        CostModel=lambda _: model,
+        FeatureMap=lambda *_: None,
+        load_predictor=lambda _: None,
+        optimize_many=optimize_many,
+    )
+    with pytest.raises(Reached):
+        module.main()
+    assert len(asked) == stage.params.report.front_points
+    assert min(asked) >= cheapest
+    assert asked[0] == pytest.approx(cheapest)
+    assert asked[-1] == pytest.approx(0.9 * baseline)
+    assert asked == sorted(asked)
+
+
+class Costs:
+    """A cost model of one coordinate."""
+
+    def __init__(self, cheapest, dearest, baseline):
+        self.ends, self.whole = torch.tensor([cheapest, dearest], dtype=torch.float64), baseline
+
+    def __call__(self, _):
+        return SimpleNamespace(bops=self.ends)
+
+    def baseline(self):
+        return SimpleNamespace(bops=torch.tensor([self.whole], dtype=torch.float64))
+
+
+# --- parameters ---
+
+
+@pytest.mark.parametrize("largest", ["pretrain", "finetune", "evaluation"])
+def test_prepare_checks_for_the_largest_batch(stage, largest):
+    module = stage.script("prepare")
+    sections = {
+        "pretrain": stage.params.pretrain,
+        "finetune": stage.params.finetune,
+        "evaluation": stage.params.sample.evaluation,
+    }
+    sections[largest].__dict__["batch_size"] = 77
+    seen = []
+    stage.replace(module, prepare=lambda *arguments: seen.append(arguments[-1]))
+    module.main()
+    assert seen == [77]
+
+
+def parameters(name):
+    """Parameters that a stage of `dvc.yaml` depends on."""
+    document = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    stage = document["stages"][name]
+    return stage.get("do", stage)["params"]
+
+
+def test_stages_depend_on_the_parameters_they_read():
+    batches = {f"{part}.batch_size" for part in ("pretrain", "finetune", "sample.evaluation")}
+    assert batches <= set(parameters("prepare"))
+    assert "budgets.${key}" in parameters("finetune")
+    assert [key for key in parameters("front") if key.startswith("report")] == [
+        "report.front_points"
+    ]
+
+
+PARAMETER_FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
+PARAMETER_FILES += [Path(__file__).with_name("tiny.yaml")]
+
+
+@pytest.mark.parametrize("path", PARAMETER_FILES, ids=lambda path: path.stem)
+def test_single_keys_stand_in_every_parameters_file(path):
+    """DVC refuses to run a stage whose parameter is missing, whatever its default here."""
+    document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    stages = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    for name in stages["stages"]:
+        for key in parameters(name):
+            value = document
+            for part in key.replace(".${key}", "").split("."):
+                assert part in value, f"{name} needs {key}"
+                value = value[part]
+
+
+def test_top_level_plots_use_templates_that_dvc_knows():
+    templates = pytest.importorskip("dvc_render.vega_templates").TEMPLATES
+    document = YAML(typ="safe", pure=True).load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    plots = {name: plot for entry in document["plots"] for name, plot in entry.items()}
+    assert {plot["template"] for plot in plots.values()} <= {t.DEFAULT_NAME for t in templates}
+    # Rows of several budgets and methods in no order along the axis: a line would join them.
+    assert plots["trade-off"]["template"] == "scatter"
+    assert plots["trade-off"]["x_label"]
+    assert plots["trade-off"]["y_label"]
