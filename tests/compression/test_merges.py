@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seernet.compression import Quantizer, merges, quantizers
-from seernet.compression.merges import quantize_merges
+from seernet.compression import Quantizer, quantizers
+from seernet.compression.compress import quantize_merges
+from seernet.models import merges
 
 IMAGE = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -43,6 +43,21 @@ def test_baseline_is_full_width_at_32_bits(hand: NetworkGraph) -> None:
     assert costs.size_bytes.item() == 4 * (24 + 72 + 32 + 8 + 8 + 8 + 4 + 2)
 
 
+def test_each_merge_stores_one_scale_once_anything_is_quantized(hand: NetworkGraph) -> None:
+    with_merges = replace(hand, merges=3)
+    one, other = (CostModel(SearchSpace(g, SpaceConfig())) for g in (hand, with_merges))
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(4, one.space.dimension, generator=generator, dtype=torch.float64)
+    u = one.space.round(points)  # sizes of discrete policies are exact
+    assert torch.equal(other(u).size_bytes, one(u).size_bytes + 12)
+    assert torch.equal(other(u).bops, one(u).bops)
+    assert other.baseline() == one.baseline()
+
+
+def test_both_sides_of_every_add_of_resnet20_are_merges(resnet: NetworkGraph) -> None:
+    assert resnet.merges == 2 * 9
+
+
 def test_whole_parts_and_norms_are_counted(hand: NetworkGraph) -> None:
     graph = replace(
         hand,

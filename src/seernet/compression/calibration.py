@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from seernet.compression.modes import in_mode
 from seernet.compression.quantizer import Quantizer
+from seernet.models import in_mode
 
 BATCH = 128
 

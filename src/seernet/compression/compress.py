@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from seernet.compression.calibration import calibrate
 from seernet.compression.layers import quantized
-from seernet.compression.merges import quantize_merges
+from seernet.compression.quantizer import Quantizer
 from seernet.errors import PolicyError
 from seernet.graph import ChannelGroup, NetworkGraph
-from seernet.models import is_depthwise, remove_channels
+from seernet.models import expose_merges, is_depthwise, remove_channels
 from seernet.policy import FULL_BITS, Policy
 
 MERGE_BITS = 8
@@ -61,6 +61,14 @@ def build_compressed(
             _replace(network, network.get_submodule(layer.name), weight_bits, act_bits)
     if images is not None:
         calibrate(network, images)
+    return network
+
+
+def quantize_merges(model: nn.Module, image: Tensor, bits: int) -> nn.Module:
+    """Insert a quantizer before each add and concatenation of feature maps; see `expose_merges`."""
+    network, names = expose_merges(model, image)
+    for name in names:
+        network.set_submodule(name, Quantizer(bits).to(image.device).train(network.training))
     return network
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from seernet.compression.calibration import quantizers
-from seernet.compression.modes import in_mode
+from seernet.compression.quantizer import Quantizer
+from seernet.models import in_mode
 from seernet.models.profile import Profile, profile
 from seernet.policy import FULL_BITS
 
@@ -44,7 +45,8 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Count:
     with in_mode(network, training=False), _unquantized(network):
         seen = profile(network, image)
     bops = seen.whole_macs * FULL_BITS**2
-    bits_stored = parameters = 0
+    parameters = 0
+    bits_stored = FULL_BITS * len(_merges(network))
     accounted: set[str] = set()
     for name, macs in seen.layers.items():
         layer = network.get_submodule(name)
@@ -66,6 +68,13 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Count:
         parameters=parameters + rest,
         size_bytes=math.ceil((bits_stored + FULL_BITS * rest) / 8),
     )
+
+
+def _merges(network: nn.Module) -> list[Quantizer]:
+    """The quantizers that are no layer's own; each has one scale."""
+    modules = list(network.modules())
+    own = {q for m in modules for q in m.children() if hasattr(m, "weight_quantizer")}
+    return [m for m in modules if isinstance(m, Quantizer) and m not in own]
 
 
 def _floats_elsewhere(network: nn.Module, seen: Profile, accounted: set[str]) -> int:

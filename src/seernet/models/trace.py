@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from seernet.errors import ModelError
 from seernet.graph import ChannelGroup, Layer, NetworkGraph, Norm, Whole
 from seernet.models.coupling import find_groups
+from seernet.models.merges import expose_merges
 from seernet.models.profile import Profile, profile
 from seernet.models.surgery import feature_mask, is_depthwise, remove_channels, width
 
@@ -62,6 +63,7 @@ def trace(
         norms=_norms(model, seen, groups),
         whole=_whole(model, seen),
         kept=dict(sorted(kept.items())),
+        merges=len(expose_merges(model, image)[1]),
     )
 
 

@@ -27,8 +27,9 @@ class Costs(NamedTuple):
     Attributes:
         bops: Bit operations of one image.
         macs: Multiply-accumulates of one image.
-        size_bytes: Packed weights, one float32 scale an output channel of a quantized layer and
-            one for its input, float32 biases (batch norms folded), everything else in float32.
+        size_bytes: Packed weights; one float32 scale an output channel of a quantized layer, one
+            for its input, and one a tensor that enters an add or a concatenation; float32 biases
+            (batch norms folded); everything else in float32.
         parameters: Weights, biases and normalisations, as elements.
     """
 
@@ -67,6 +68,7 @@ class CostModel:
         self._macs = _ratios([x.macs for x in layers], pairs)
         self._weights = _ratios([x.weights for x in layers], pairs)
         self._bias = torch.tensor([float(x.bias) for x in layers], dtype=torch.float64)
+        self._merges = graph.merges
         self._whole_macs = float(sum(x.macs for x in graph.whole))
         self._whole_parameters = float(sum(x.parameters for x in graph.whole))
 
@@ -99,12 +101,12 @@ class CostModel:
         outputs = self._kept(value, self._outputs)
         norms = self._kept(value, self._norms) @ self._norm_floats + self._whole_parameters
         scales = (weight_bits < FULL_BITS) * outputs + (act_bits < FULL_BITS)
-        floats = self._bias * outputs + scales
+        quantized = (torch.minimum(weight_bits, act_bits) < FULL_BITS).any(dim=1)
+        floats = (self._bias * outputs + scales).sum(dim=1) + quantized * self._merges
         return Costs(
             bops=(macs * weight_bits * act_bits).sum(dim=1) + self._whole_macs * FULL_BITS**2,
             macs=macs.sum(dim=1) + self._whole_macs,
-            size_bytes=(weights * weight_bits / 8.0).sum(dim=1)
-            + FLOAT_BYTES * (floats.sum(dim=1) + norms),
+            size_bytes=(weights * weight_bits / 8.0).sum(dim=1) + FLOAT_BYTES * (floats + norms),
             parameters=(weights + self._bias * outputs).sum(dim=1) + norms,
         )
 

@@ -1,4 +1,4 @@
-"""Quantizing the tensors that enter an add or a concatenation.
+"""Finding the tensors that enter an add or a concatenation, so that they can be quantized.
 
 A runtime with integer kernels keeps a residual network in integers only if both sides of an add
 are quantized too; so training sees it as well. The places are found by symbolic tracing.
@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from seernet.compression.modes import in_mode
-from seernet.compression.quantizer import Quantizer
+from seernet.models.modes import in_mode
 
 logger = logging.getLogger(__name__)
 
@@ -34,53 +33,54 @@ class _Tracer(fx.Tracer):
         )
 
 
-def quantize_merges(model: nn.Module, image: Tensor, bits: int) -> nn.Module:
-    """Insert a quantizer before each add and concatenation of feature maps.
+def expose_merges(model: nn.Module, image: Tensor) -> tuple[nn.Module, list[str]]:
+    """Insert an `nn.Identity` before each add and concatenation of feature maps.
 
     Args:
         model: The network, on one device; its modules are taken over, not copied.
         image: One image, `1 x c x h x w`, on the same device.
-        bits: Bit-width, 8 by design.
 
     Returns:
-        A network with the same module names, in the same mode. Where the program of the network
-        cannot be traced faithfully, the network itself, after a warning.
+        A network with the same module names, in the same mode, and the names of what was inserted.
+        Where the program of the network cannot be traced faithfully, the network itself and no
+        name, after a warning.
     """
     graph = _trace(model)
     if graph is None:
-        return model
+        return model, []
     module = fx.GraphModule(model, graph, type(model).__name__)
     modes = {name: part.training for name, part in model.named_modules()}
     for name, part in module.named_modules():  # its containers are new
         part.training = modes.get(name, model.training)
-    _insert(module, _dimensions(module, image), bits, image.device)
+    names = _insert(module, _dimensions(module, image))
     graph.lint()
     module.recompile()
     if not _same_function(model, module, image):
         _warn("its traced program computes something else")
-        return model
-    return module
+        return model, []
+    return module, names
 
 
-def _insert(
-    module: fx.GraphModule, dimensions: dict[fx.Node, int], bits: int, device: torch.device
-) -> None:
+def _insert(module: fx.GraphModule, dimensions: dict[fx.Node, int]) -> list[str]:
     graph = module.graph
     names = (n for n in map("merge_{}".format, itertools.count()) if not hasattr(module, n))
-    quantizers: dict[fx.Node, fx.Node] = {}
+    places: dict[fx.Node, fx.Node] = {}
+    inserted = []
     for node in list(graph.nodes):
         sources = [s for s in _merged(node) if dimensions.get(s) == 4]
         for source in sources:
-            if source not in quantizers:
+            if source not in places:
                 name = next(names)
-                module.add_module(name, Quantizer(bits).to(device).train(module.training))
+                inserted.append(name)
+                module.add_module(name, nn.Identity().train(module.training))
                 # Right before its first use: operations in place may still change the tensor.
                 with graph.inserting_before(node):
-                    quantizers[source] = graph.call_module(name, (source,))
-            node.replace_input_with(source, quantizers[source])
+                    places[source] = graph.call_module(name, (source,))
+            node.replace_input_with(source, places[source])
         if sources and node.target in (operator.iadd, "add_"):
             new = _out_of_place(graph, node, sources[0])
             dimensions[new] = dimensions[node]
+    return inserted
 
 
 def _trace(model: nn.Module) -> fx.Graph | None:
@@ -137,14 +137,9 @@ def _dimensions(module: fx.GraphModule, image: Tensor) -> dict[fx.Node, int]:
 
 
 def _same_function(model: nn.Module, module: fx.GraphModule, image: Tensor) -> bool:
-    """Whether a traced network computes what the network does, its quantizers switched off."""
-    merges = [m for m in module.children() if isinstance(m, Quantizer)]
-    for merge in merges:
-        merge.enabled = False
+    """Whether a traced network computes what the network does."""
     with in_mode(model, training=False), in_mode(module, training=False), torch.no_grad():
         expected, found = model(image), module(image)
-    for merge in merges:
-        merge.enabled = True
     tolerance = 1e-4 * float(expected.abs().max())
     return torch.allclose(found, expected, rtol=1e-4, atol=tolerance, equal_nan=True)
 
