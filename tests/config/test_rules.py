@@ -9,6 +9,7 @@ from seernet.errors import ConfigError
     ("right", "wrong", "keys"),
     [
         ("name: digits", "name: imagefolder", ["data.name", "data.path"]),
+        ("name: digits", "name: digits\n  mean:\n    - 0.5", ["data.mean", "data.std"]),
         (
             "name: resnet20",
             "name: resnet20\n  weights: DEFAULT\n  checkpoint: a.safetensors",

@@ -50,6 +50,13 @@ def test_statistics_are_those_of_the_train_split(tmp_path: Path, prepare_in: Pre
     assert info.input_shape == (1, 8, 8)
 
 
+def test_statistics_of_a_checkpoint_take_the_place_of_measured_ones(prepare_in: Prepare) -> None:
+    info = prepare_in(name="digits", mean=[0.25], std=[0.5])
+    assert (info.mean, info.std) == ((0.25,), (0.5,))
+    with pytest.raises(DataError, match=r"data\.mean has 3 numbers, the images have 1 channels"):
+        prepare_in(name="digits", mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
+
+
 def test_second_run_is_byte_identical(tmp_path: Path, prepare_in: Prepare) -> None:
     prepare_in(name="digits")
     first = _contents(tmp_path / "prepared")

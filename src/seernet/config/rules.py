@@ -24,6 +24,8 @@ def broken_rules(params: Params) -> Iterator[str]:
     data, model, space, sample = params.data, params.model, params.space, params.sample
     if data.name == "imagefolder" and data.path is None:
         yield "`data.path` is missing, and `data.name: imagefolder` needs it; name the folder"
+    if (data.mean is None) != (data.std is None):
+        yield "`data.mean` and `data.std` belong together; give both, or neither"
     if model.weights is not None and model.checkpoint is not None:
         yield "`model.weights` and `model.checkpoint` exclude each other; remove one of them"
     if 0.0 < space.max_pruning_ratio < space.pruning_step:

@@ -39,6 +39,14 @@ class DataConfig(Section):
     channels: Channels | None = Field(
         None, description="1 = gray, 3 = RGB; null means what the data set has (imagefolder: 3)"
     )
+    mean: Annotated[list[Share], Field(min_length=1)] | None = Field(
+        None,
+        description="of each channel, pixels in [0, 1], that a checkpoint was trained with; null "
+        "measures the train split",
+    )
+    std: Annotated[list[Rate], Field(min_length=1)] | None = Field(
+        None, description="the same for the standard deviation"
+    )
     search_fraction: Fraction = Field(
         0.1, description="share of the training images held out to score policies"
     )
@@ -212,7 +220,7 @@ class OptimizeConfig(Section):
     iterations: Positive = Field(150, description="gradient steps")
     learning_rate: Rate = Field(0.05, description="of the adaptive steps, in relaxed units")
     kappa: NonNegative = Field(
-        1.0, description="standard deviations subtracted from the predicted score"
+        2.0, description="standard deviations subtracted from the predicted score"
     )
     barrier_weight: Rate = Field(
         0.02, description="first weight of the log barrier, relative to the spread of scores"

@@ -28,7 +28,7 @@ class DatasetInfo:
         classes: Names; a label is an index into them.
         channels: 1 (gray) or 3 (RGB).
         image_size: Height and width that the network sees, in pixels.
-        mean: Of the train split, for each channel; pixels in [0, 1].
+        mean: Of the train split, for each channel; pixels in [0, 1]; or `data.mean`.
         std: The same for the standard deviation; positive.
         storage: `memory` (decoded, `<split>.safetensors`) or `files` (`<split>.csv` of paths).
         root: Folder that the paths of `files` start from, as `data.path` gives it; else None.

@@ -67,6 +67,7 @@ def prepare(
             files, with the remedy.
     """
     listing = list_source(config)
+    _check_normalisation(config, listing.channels)
     plan = _plan(config, listing)
     fractions = {"test": config.test_fraction, "search": config.search_fraction}
     missing = [name for name in fractions if name not in listing.splits]
@@ -84,11 +85,20 @@ def prepare(
     complaints += found.complaints
     if complaints:
         raise DataError(_report(config, complaints))
-    info = _describe(listing, plan, found)
+    info = _describe(config, listing, plan, found)
     write_prepared(output, info, listing, found.pixels)
     for warning in info.warnings:
         _LOGGER.warning("%s: %s", config.name, warning)
     return info
+
+
+def _check_normalisation(config: DataConfig, channels: int) -> None:
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        if values is not None and len(values) != channels:
+            raise DataError(
+                f"data.{name} has {len(values)} numbers, the images have {channels} channels; give "
+                "one a channel, or set data.channels."
+            )
 
 
 def _plan(config: DataConfig, listing: Listing) -> _Plan:
@@ -136,7 +146,7 @@ def _report(config: DataConfig, complaints: list[str]) -> str:
     return "\n".join([f"{where} has {len(complaints)} defects:", *(f"- {c}" for c in complaints)])
 
 
-def _describe(listing: Listing, plan: _Plan, found: Survey) -> DatasetInfo:
+def _describe(config: DataConfig, listing: Listing, plan: _Plan, found: Survey) -> DatasetInfo:
     train = listing.splits == "train"
     pixels = int(train.sum()) * plan.size[0] * plan.size[1]
     mean = found.sums[train].sum(axis=0) / (255 * pixels)
@@ -155,8 +165,8 @@ def _describe(listing: Listing, plan: _Plan, found: Survey) -> DatasetInfo:
         classes=listing.classes,
         channels=listing.channels,
         image_size=plan.size,
-        mean=tuple(mean.tolist()),
-        std=tuple(np.where(constant, 1.0, std).tolist()),
+        mean=tuple(config.mean or mean.tolist()),
+        std=tuple(config.std or np.where(constant, 1.0, std).tolist()),
         storage=plan.storage,
         root=listing.root if plan.storage == "files" else None,
         counts={name: int(np.sum(listing.splits == name)) for name in SPLITS},

@@ -49,15 +49,17 @@ def inputs(prepared: Path, data: DataConfig, model: ModelConfig, device: str) ->
     """What decides every training's result, beside its schedule, its seed and our code.
 
     Returns:
-        A JSON-like value, for `digest`: the images by their fingerprint, how they are augmented,
-        the network's definition, the device, and the versions of the libraries.
+        A JSON-like value, for `digest`: the images by their fingerprint, how they are normalised
+        and augmented, the network's definition, the device, and the versions of the libraries.
 
     Raises:
         ArtifactError: If the prepared data are missing or damaged.
         ModelError: If a file that defines the network cannot be found.
     """
+    info = DatasetInfo.load(prepared)
     return {
-        "data": DatasetInfo.load(prepared).fingerprint,
+        "data": info.fingerprint,
+        "normalisation": [info.mean, info.std],
         "augment": data.model_dump(include={"crop_padding", "flip"}),
         "model": model.model_dump(include={"name", "arguments"}),
         "definition": _definition(model.name),
