@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from concurrent.futures import Executor
 from typing import Any
 
 import torch
@@ -10,8 +11,8 @@ from _shared import own_folders, require_final
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.device import resolve_device
-from seernet.evaluation import EvaluationSpec, Finetuner, Measurer
-from seernet.parallel import local_executor
+from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune_policy
+from seernet.parallel import completed, local_executor
 from seernet.policy import Bound, CostModel, Policy, SearchSpace, bounds, checked_space
 from seernet.sampling import uniform_candidates
 from seernet.stage import budget_argument, run
@@ -24,7 +25,9 @@ def main() -> None:
     """Write `results/metrics/baseline/B.json`."""
     params = load()
     budget = budget_argument(sys.argv, params.budgets)
-    finetuner = Finetuner(params, own_folders("baseline", budget), resolve_device(params.device))
+    device = resolve_device(params.device)
+    folders = own_folders("baseline", budget)
+    finetuner = Finetuner(params, folders, device)
     space = checked_space(finetuner.graph, params)
     cost = CostModel(space)
     limits = bounds(params.budgets[budget], cost)
@@ -33,14 +36,26 @@ def main() -> None:
         "metric": finetuner.task.metric,
         "baseline_score": finetuner.test_score(finetuner.baseline),
     }
-    choices = {"uniform": best_uniform(params, space, limits), "random": best_random(space, limits)}
+    with local_executor(params.sample.workers) as executor:
+        choices = {
+            "uniform": best_uniform(params, space, limits, executor),
+            "random": best_random(space, limits),
+        }
+        # Both may choose the same policy, which is finetuned once.
+        chosen = {p.key(): p for p, _ in choices.values() if p is not None}
+        jobs = [
+            Job(params, folders, device, policy, f"{budget}, rival {line + 1}", line)
+            for line, policy in enumerate(chosen.values())
+        ]
+        done = dict(completed(executor, finetune_policy, jobs))
+        records = {key: done[line] for line, key in enumerate(chosen)}
     for method, (policy, details) in choices.items():
         metrics[method] = None
         if policy is None:
             metrics[f"{method}_reason"] = details["reason"]
             logger.warning("%s: no %s policy: %s", budget, method, details["reason"])
             continue
-        record = finetuner.run(policy, cost, f"{budget}, {method}")
+        record = records[policy.key()]
         slack = 1.0 - max(
             float(limit.evaluate(cost, space.encode([policy]))) / limit.limit for limit in limits
         )
@@ -61,15 +76,16 @@ def main() -> None:
 Choice = tuple[Policy | None, dict[str, Any]]
 
 
-def best_uniform(params: Params, space: SearchSpace, limits: tuple[Bound, ...]) -> Choice:
+def best_uniform(
+    params: Params, space: SearchSpace, limits: tuple[Bound, ...], executor: Executor
+) -> Choice:
     """Of the eight costliest non-dominated uniform policies that fit, the best measured one."""
     policies = space.decode(uniform_candidates(space, limits))
     if not policies:
         return None, {"reason": "no uniform policy of the space fits the budget"}
     spec = EvaluationSpec.of(params, resolve_device(params.device))
     store = Store(default_root() / "evaluations.sqlite")
-    with local_executor(params.sample.workers) as executor:
-        found = Measurer(spec, store, executor)(policies)
+    found = Measurer(spec, store, executor)(policies)
     require_final(found)
     scored = [(e.score, -i) for i, e in enumerate(found) if e.score is not None]
     if not scored:

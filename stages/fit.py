@@ -28,15 +28,16 @@ def main() -> None:
     held_out = table["origin"] == "random"
     sensitivity = Sensitivity.load(space, artifacts.SENSITIVITIES, "sample")
     feature_map = FeatureMap(space, sensitivity)
-    features, scores = learnable(table[~held_out], feature_map)
-    family, families = select(features, scores, params.predictor, params.seed)
-    save(fit(family, features, scores, params.predictor, params.seed), artifacts.PREDICTOR)
+    features, scores, soft = learnable(table[~held_out], feature_map)
+    family, families = select(features, scores, params.predictor, params.seed, soft)
+    fitted = fit(family, features, scores, params.predictor, params.seed, soft)
+    save(fitted, artifacts.PREDICTOR)
     # Its features need them, and later stages read nothing of `sample`'s.
     shutil.copyfile(artifacts.SENSITIVITIES, artifacts.PREDICTOR_SENSITIVITIES)
     predictions(families, scores).to_csv(artifacts.CROSS_VALIDATION, index=False)
     ends = [int((table[~held_out]["round"] <= n).sum()) for n in table["round"].unique()]
     test = learnable(table[held_out], feature_map)
-    curve = learning_curve(ends, family, (features, scores), test, params)
+    curve = learning_curve(ends, family, (features, scores, soft), test, params)
     curve.to_csv(artifacts.LEARNING_CURVE, index=False)
     metrics = {
         "family": family,
@@ -71,15 +72,17 @@ def predictions(families: dict[str, CrossValidation], scores: torch.Tensor) -> p
     return pd.concat(parts, ignore_index=True)
 
 
-Rows = tuple[torch.Tensor, torch.Tensor]
+Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 def learnable(table: pd.DataFrame, features: FeatureMap) -> Rows:
-    """Features and scores of measured policies."""
+    """Features, scores and, if all have one, soft scores of measured policies."""
     rows = table.to_dict("records")
     policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
     scores = torch.tensor(table["score"].to_numpy(), dtype=torch.float64)
-    return features(features.space.encode(policies)), scores
+    soft = torch.tensor(table["soft_score"].to_numpy(), dtype=torch.float64)
+    points = features.space.encode(policies)
+    return features(points), scores, None if bool(soft.isnan().any()) else soft
 
 
 def learning_curve(
@@ -90,8 +93,8 @@ def learning_curve(
     Args:
         counts: Values of n, at the end of each sampling round.
         family: The chosen family.
-        rows: Features and scores, in the order of measurement.
-        test: Features and scores of the random policies.
+        rows: What `learnable` gave, in the order of measurement.
+        test: The same of the random policies.
         params: All parameters.
     """
     columns = ["evaluations", "rmse", "kendall_tau", "r2"]
@@ -99,7 +102,9 @@ def learning_curve(
     for count in sorted(set(counts)):
         if count < FEWEST or len(test[1]) < FEWEST:
             continue
-        predictor = fit(family, rows[0][:count], rows[1][:count], params.predictor, params.seed)
+        soft = None if rows[2] is None else rows[2][:count]
+        first = rows[0][:count], rows[1][:count]
+        predictor = fit(family, *first, params.predictor, params.seed, soft)
         result = assess(family, test[1], predictor.predictive(test[0]))
         found.append([count, result.rmse, result.kendall_tau, result.r2])
     return pd.DataFrame(found, columns=columns)

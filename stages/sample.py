@@ -1,7 +1,9 @@
 """Stage `sample`: measure single places, policies chosen actively, and as many at random."""
 
+import itertools
 import logging
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pandas as pd
 import torch
@@ -46,6 +48,7 @@ def main() -> None:
     with (
         store.exclusive(),
         local_executor(params.sample.workers) as executor,
+        ThreadPoolExecutor(1) as beside,
         bar(total, "measuring policies", "policy") as shown,
     ):
         measurer = Measurer(spec, store, executor, shown)
@@ -54,16 +57,26 @@ def main() -> None:
         sensitivity = Sensitivity(space, found)
         sampler = ActiveSampler(space, params.sample, params.predictor, params.seed, sensitivity)
 
+        rivals = sampler.random_policies()
+        size = params.sample.batch
+        batches = (rivals[first : first + size] for first in range(0, len(rivals), size))
+        ahead: list[Future[list[Evaluation]]] = []
+
         def measure(policies: Sequence[Policy]) -> list[float | None]:
             found = measurer(policies)
             require_final(found)  # at once: what follows would be chosen without their scores
             seen.update({p.key(): e for p, e in zip(policies, found, strict=True)})
+            # Rivals keep the workers busy while the next policies are chosen.
+            ahead.append(beside.submit(measurer, next(batches, ())))
             return [evaluation.score for evaluation in found]
 
-        measured = sampler.run(measure)
-        rivals = sampler.random_policies()
+        measured = sampler.run(measure, lambda policy: seen[policy.key()].soft_score)
+        results = [evaluation for future in ahead for evaluation in future.result()]
+        results += measurer(list(itertools.chain.from_iterable(batches)))
+        require_final(results)
+        seen.update({p.key(): e for p, e in zip(rivals, results, strict=True)})
         measured += [
-            Measured(0, "random", p, s) for p, s in zip(rivals, measure(rivals), strict=True)
+            Measured(0, "random", p, e.score) for p, e in zip(rivals, results, strict=True)
         ]
     logger.info("%d of %d measurements were made before", measurer.reused, total)
     save_divergences(artifacts.SENSITIVITIES, found)
@@ -86,6 +99,7 @@ def write(
                 **item.policy.to_row(),
                 "cost_bops": cost,
                 "score": item.score,
+                "soft_score": evaluation.soft_score,
                 "train_macs": evaluation.train_macs,
                 "error": evaluation.error,
             }

@@ -25,20 +25,21 @@ class _Lines:
         sys.stderr.flush()
 
 
-def bar(total: int, description: str, unit: str) -> Bar:
+def bar(total: int, description: str, unit: str, line: int = 0) -> Bar:
     """Open a progress bar on stderr; a context manager.
 
     Args:
         total: Number of units.
         description: What the bar says in front.
         unit: What is counted, in the singular.
+        line: Line below the cursor, where several processes show a bar each.
 
     Returns:
         The bar. On a terminal it disappears when it is closed; elsewhere it writes one line about
         every 30 seconds, without carriage returns, and a last one.
     """
     if sys.stderr.isatty():
-        return tqdm(total=total, desc=description, unit=unit, leave=False)
+        return tqdm(total=total, desc=description, unit=unit, leave=False, position=line)
     return tqdm(
         total=total,
         desc=description,

@@ -1,5 +1,7 @@
 """A measurement depends on its policy alone, and a failure is a result."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -159,6 +161,10 @@ def test_key_sees_all_that_decides_a_score(spec, project, tmp_path):
     assert replace(spec, baseline=other).digest() == spec.digest()
     (other / "graph.json").write_text("{}")
     assert replace(spec, baseline=other).digest() not in keys
+    prepared = shutil.copytree(project.folders.prepared, tmp_path / "prepared")
+    document = json.loads((prepared / "dataset.json").read_text("utf-8"))
+    (prepared / "dataset.json").write_text(json.dumps(document | {"std": [2.0]}), "utf-8")
+    assert replace(spec, prepared=prepared).digest() not in keys
 
 
 def test_key_ignores_what_decides_no_score(spec):

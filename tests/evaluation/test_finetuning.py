@@ -1,6 +1,7 @@
 """Finetuning: counted costs, resumable, restorable, and one look at the test split."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from seernet.compression import build_compressed
 from seernet.data import Dataset
 from seernet.errors import SeerNetError
-from seernet.evaluation import Finetuner
+from seernet.evaluation import Finetuner, Job, finetune_policy
 from seernet.policy import Policy
 
 
@@ -73,7 +74,15 @@ def test_interrupted_finetuning_equals_an_uninterrupted_one(
         whole, resumed = (tmp_path / folder / name for folder in ("whole", "resumed"))
         assert whole.read_bytes() == resumed.read_bytes()
     finetuner.finish()
-    assert list((tmp_path / "progress").iterdir()) == []
+    assert not (tmp_path / "progress").exists()
+
+
+def test_job_that_another_process_gets_finetunes_alike(make, project, policy, tmp_path):
+    finetuner = make(epochs=1)
+    folders = replace(project.folders, progress=tmp_path / "beside")
+    job = Job(finetuner.params, folders, "cpu", policy, "beside", 1)
+    record = finetune_policy(pickle.loads(pickle.dumps(job)))  # noqa: S301 - as an executor does
+    assert record == finetuner.run(policy, project.cost, "small")
 
 
 def test_written_network_can_be_restored(make, project, policy, tmp_path):

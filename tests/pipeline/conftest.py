@@ -57,6 +57,11 @@ class Workspace:
             **options,
         )
 
+    def script(self, *arguments):
+        """Run a script of the pipeline without DVC."""
+        command = [sys.executable, *arguments]
+        subprocess.run(command, cwd=self.folder, env=self.environment, check=True)
+
     def dvc(self, *arguments, expect=0):
         process = self.start(*arguments)
         output, _ = process.communicate(timeout=600)

@@ -85,6 +85,11 @@ def test_a_new_budget_runs_only_its_own_stages_and_leaves_without_trace(finished
     assert set(finished.repro()) == {"collect", "report"}
     assert set(table(finished)["budget"]) == {"low", "high"}
     assert "middle" not in (finished.folder / "results/report/index.html").read_text("utf-8")
+    finished.script("stages/prune.py")
+    assert not [p for p in finished.folder.glob("[mr]*/**/middle*") if p.name != ".gitignore"]
+    assert finished.repro() == ["collect"]  # its folder has a file less; DVC restores the report
+    lock, first = (yaml.safe_load(text) for text in (finished.lock, finished.first_lock))
+    assert lock == first
 
 
 def test_a_finetuning_parameter_runs_nothing_before_finetuning(finished):

@@ -107,7 +107,9 @@ class Nothing:
 def test_sampling_without_memory_writes_no_result(stage, results):
     module = stage.script("sample")
     without_network(stage, module)
-    sampler = SimpleNamespace(run=lambda measure: measure([POLICY, POLICY]))
+    sampler = SimpleNamespace(
+        run=lambda measure, _: measure([POLICY, POLICY]), random_policies=lambda: []
+    )
     stage.replace(
         module,
         ActiveSampler=lambda *_: sampler,
@@ -119,31 +121,26 @@ def test_sampling_without_memory_writes_no_result(stage, results):
     assert not Path("results").exists()
 
 
-def test_uniform_search_without_memory_chooses_nothing(stage):
+def uniform_search(stage, *results):
+    """Run the uniform search on as many candidates as there are results."""
     module = stage.script("baseline", "low")
     stage.replace(
         module,
         uniform_candidates=lambda *_: None,
         EvaluationSpec=SimpleNamespace(of=lambda *_: None),
-        local_executor=lambda _: nullcontext(),
-        Measurer=measurer(NO_MEMORY, GOOD, NO_MEMORY),
+        Measurer=measurer(*results),
     )
-    space = SimpleNamespace(decode=lambda _: [POLICY] * 3)
+    space = SimpleNamespace(decode=lambda _: [POLICY] * len(results))
+    return module.best_uniform(stage.params, space, (), None)
+
+
+def test_uniform_search_without_memory_chooses_nothing(stage):
     with pytest.raises(SeerNetError, match=r"2 of 3 .*CUDA out of memory"):
-        module.best_uniform(stage.params, space, ())
+        uniform_search(stage, NO_MEMORY, GOOD, NO_MEMORY)
 
 
 def test_a_policy_that_fails_is_a_result(stage):
-    module = stage.script("baseline", "low")
-    stage.replace(
-        module,
-        uniform_candidates=lambda *_: None,
-        EvaluationSpec=SimpleNamespace(of=lambda *_: None),
-        local_executor=lambda _: nullcontext(),
-        Measurer=measurer(BAD_POLICY, GOOD),
-    )
-    space = SimpleNamespace(decode=lambda _: [POLICY, POLICY])
-    policy, details = module.best_uniform(stage.params, space, ())
+    policy, details = uniform_search(stage, BAD_POLICY, GOOD)
     assert (policy, details["short_train_macs"]) == (POLICY, 20)
 
 

@@ -26,6 +26,7 @@ from seernet.predictor import (
     save,
     select,
 )
+from seernet.predictor.scaling import log_errors, smoothed
 from seernet.predictor.validation import choose
 
 CONFIG = PredictorConfig(folds=4)
@@ -46,6 +47,58 @@ def rows(n: int, seed: int, columns: int = 12) -> tuple[Tensor, Tensor]:
     features = 1 - 4.0 ** -(bits - 2)
     noise = NOISE * torch.randn(n, generator=generator, dtype=torch.float64)
     return features, truth(features) + noise
+
+
+def wide_truth(features: Tensor) -> Tensor:
+    """Scores from about 0.2 to 0.95."""
+    return 1 - torch.exp(-8 * (features.mean(dim=1) - 0.6)).clamp_max(0.8)
+
+
+def noisy_and_soft(n: int, seed: int, noise: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, scores noisy in log errors, and soft scores: lower, curved against them, exact."""
+    features, _ = rows(n, seed)
+    exact = wide_truth(features)
+    generator = torch.Generator().manual_seed(seed + 100)
+    deviation = noise * torch.randn(n, generator=generator, dtype=torch.float64)
+    scores = 1 - (1 - exact) * deviation.exp()
+    return features, scores.clamp(0, 1), 1 - (1 - exact) ** 0.8
+
+
+def test_smoothed_log_errors_are_nearer_to_the_truth_and_know_the_noise() -> None:
+    features, scores, soft = noisy_and_soft(64, seed=0, noise=0.1)
+    exact = log_errors(wide_truth(features))
+    found, residual = smoothed(scores, soft)
+    assert (found - exact).std() < 0.4 * (log_errors(scores) - exact).std()
+    assert residual.sqrt().item() == pytest.approx(0.1, rel=0.3)
+
+
+@pytest.mark.parametrize("case", ["none", "few", "unrelated", "falling", "constant"])
+def test_scores_stay_as_they_are_without_soft_ones_to_trust(case: str) -> None:
+    _, scores, soft = noisy_and_soft(64, seed=0, noise=0.1)
+    given: Tensor | None = {
+        "none": None,
+        "unrelated": soft.flip(0),
+        "falling": 1 - soft,
+        "constant": torch.full_like(soft, 0.5),
+    }.get(case, soft)
+    if case == "few":
+        scores, given = scores[:11], soft[:11]
+    found, residual = smoothed(scores, given)
+    assert torch.equal(found, log_errors(scores))
+    assert residual == 0.0
+
+
+def test_soft_scores_make_better_predictions_of_the_noisy_ones() -> None:
+    features, scores, soft = noisy_and_soft(48, seed=2)
+    fresh, again, _ = noisy_and_soft(200, seed=3)
+    errors = []
+    for companion in (None, soft):
+        predictor = fit("gp", features, scores, CONFIG, 0, companion)
+        found = predictor.posterior(fresh).mean
+        errors.append((found - wide_truth(fresh)).square().mean().sqrt())
+        inside = assess("gp", again, predictor.predictive(fresh)).coverage80
+        assert 0.65 < inside < 0.95
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

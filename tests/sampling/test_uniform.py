@@ -1,9 +1,7 @@
 """Uniform policies: one ratio, two widths, the costliest that fit and that none dominates."""
 
-import math
-
 from seernet.policy import Bound
-from seernet.sampling import SpreadDesign, uniform_anchors, uniform_candidates
+from seernet.sampling import uniform_candidates
 
 
 def grades(space, points):
@@ -48,25 +46,3 @@ def test_two_limits_both_hold(space, cost):
 
 def test_a_hopeless_budget_has_no_candidate(space):
     assert len(uniform_candidates(space, [Bound("bops", 1.0)])) == 0
-
-
-def test_anchors_are_uniform_spread_over_cost_and_balanced(space, cost):
-    design = SpreadDesign(space, (0.001, 0.02), seed=0)
-    points = uniform_anchors(design, 6)
-    assert design.inside(points).all()
-    place = (cost(points).bops / design.low).log() / math.log(20) * 6
-    assert place.floor().tolist() == [0, 1, 2, 3, 4, 5]
-    for kept, weight_bits, act_bits in grades(space, points):
-        heights = [
-            math.log(kept / 0.25, 4),
-            math.log(weight_bits / 2, 4),
-            math.log(act_bits / 2, 4),
-        ]
-        assert max(heights) - min(heights) < 0.5
-
-
-def test_strata_without_uniform_policies_give_no_anchor(space):
-    design = SpreadDesign(space, (0.001, 0.02), seed=0)
-    few = uniform_anchors(design, 500)
-    assert 20 < len(few) < 500
-    assert len(few.unique(dim=0)) == len(few)

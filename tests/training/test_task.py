@@ -78,12 +78,13 @@ def test_top1_and_top5_over_batches_of_unequal_size():
         (falling.expand(1, 6), torch.tensor([4])),
     ]
     found = make_task("classification").score(Echo(), batches)
-    assert found == {"score": 0.25, "top5": 0.75}
+    given = falling.softmax(0)[[0, 1, 5, 4]].mean().item()
+    assert found == {"score": 0.25, "soft_score": pytest.approx(given), "top5": 0.75}
 
 
 def test_few_classes_have_no_top5():
     batches = [(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))]
-    assert make_task("classification").score(Echo(), batches) == {"score": 0.5}
+    assert make_task("classification").score(Echo(), batches) == {"score": 0.5, "soft_score": 0.5}
 
 
 def test_empty_split_and_unknown_task_are_errors():

@@ -8,7 +8,7 @@ from seernet.evaluation.evaluator import (
     Evaluator,
     evaluate_policy,
 )
-from seernet.evaluation.finetuning import Finetuner, Folders, save_network
+from seernet.evaluation.finetuning import Finetuner, Folders, Job, finetune_policy, save_network
 from seernet.evaluation.measure import Measurer
 from seernet.evaluation.pretraining import Pretrainer
 
@@ -19,9 +19,11 @@ __all__ = [
     "Evaluator",
     "Finetuner",
     "Folders",
+    "Job",
     "Measurer",
     "Pretrainer",
     "evaluate_policy",
+    "finetune_policy",
     "load_baseline",
     "save_baseline",
     "save_network",

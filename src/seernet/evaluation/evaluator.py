@@ -108,6 +108,7 @@ class Evaluation:
         score: On the search split, in [0, 1]; None if it failed.
         train_macs: Compute that it took, in MACs.
         error: Why it failed, or empty.
+        soft_score: See `Task.score`; None if it failed, or if the task has none.
         final: Whether measuring again would give the same; not so if memory ran out.
     """
 
@@ -115,6 +116,7 @@ class Evaluation:
     train_macs: int
     error: str = ""
     final: bool = True
+    soft_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ class Evaluator:
             spent = self._train_macs(count(network, self.graph.input_shape).macs)
             self._train(network, seed)
             batches = self.dataset.loader("search", EVALUATION_BATCH).epoch(0)
-            return Evaluation(score(network, batches, self.task)["score"], spent)
+            found = score(network, batches, self.task)
+            return Evaluation(found["score"], spent, soft_score=found.get("soft_score"))
         except (ModelError, PolicyError, TrainingError, RuntimeError, MemoryError) as error:
             return _failed(error, spent)
 

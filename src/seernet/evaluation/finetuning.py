@@ -6,6 +6,7 @@ The best epoch is chosen on the search split; the test split is read once, for t
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,14 +22,13 @@ from seernet.data import Augment, Dataset
 from seernet.errors import SeerNetError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.graph import NetworkGraph
-from seernet.policy import CostModel, Policy
+from seernet.policy import CostModel, Policy, SearchSpace
 from seernet.store import code_digest, digest, files_digest
 from seernet.training import (
     EVALUATION_BATCH,
     Plan,
     fit,
     make_task,
-    remove_progress,
     score,
     train_macs,
 )
@@ -48,7 +48,7 @@ EpochCallback = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a finetuning finds its inputs, and keeps its progress."""
+    """Where a finetuning finds its inputs, and keeps its progress; the last is its own."""
 
     prepared: Path
     baseline: Path
@@ -75,7 +75,6 @@ class Finetuner:
         self.baseline = baseline.to(self.device)
         self.task = make_task(self.dataset.info.task)
         self.images = self.dataset.subset("train", params.finetune.calibration_images, params.seed)
-        self._progress: set[Path] = set()
         self._inputs = digest(
             [
                 inputs(folders.prepared, params.data, params.model, device),
@@ -98,6 +97,7 @@ class Finetuner:
         label: str,
         output: Path | None = None,
         on_epoch: EpochCallback | None = None,
+        line: int = 0,
     ) -> dict[str, Any]:
         """Finetune the network of one policy with each seed, and test it.
 
@@ -107,6 +107,7 @@ class Finetuner:
             label: Name on the progress bar.
             output: Folder for the networks, or None.
             on_epoch: Called with the seed and each epoch's row.
+            line: Line of the progress bar, where several show one.
 
         Returns:
             Costs counted on the network, the training's compute, and one entry a seed in `runs`.
@@ -127,7 +128,7 @@ class Finetuner:
         runs = []
         for seed in self.params.finetune.seeds:
             network = build_compressed(self.baseline, policy, self.graph, keep, self.images)
-            runs.append(self._run(network, policy, seed, label, on_epoch))
+            runs.append(self._run(network, policy, seed, label, on_epoch, line))
             if output is not None:
                 save_network(output, f"seed-{seed}", network, policy, keep)
         config = self.params.finetune
@@ -143,10 +144,10 @@ class Finetuner:
         seed: int,
         label: str,
         on_epoch: EpochCallback | None,
+        line: int,
     ) -> dict[str, Any]:
         key = digest([self._inputs, policy.to_dict(), seed])
         checkpoint = self.folders.progress / f"{key}.safetensors"
-        self._progress.add(checkpoint)
         data = self.params.data
         plan = Plan(
             config=self.params.finetune,
@@ -157,6 +158,7 @@ class Finetuner:
             checkpoint=checkpoint,
             on_epoch=(lambda row: on_epoch(seed, row)) if on_epoch is not None else None,
             label=f"{label}, seed {seed}",
+            line=line,
         )
         fitted = fit(network, self.dataset, plan)
         return {
@@ -167,9 +169,36 @@ class Finetuner:
         }
 
     def finish(self) -> None:
-        """Remove the progress files, once the results are written."""
-        for path in self._progress:
-            remove_progress(path)
+        """Remove the progress folder, once the results are written."""
+        shutil.rmtree(self.folders.progress, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One policy to finetune in a process of its own.
+
+    Attributes:
+        params: All parameters; see `Finetuner`.
+        folders: Where its inputs lie; jobs side by side may share them.
+        device: Device of the training.
+        policy: The policy.
+        label: Name on the progress bar.
+        line: Line of the progress bar, from 0.
+    """
+
+    params: Params
+    folders: Folders
+    device: str
+    policy: Policy
+    label: str
+    line: int
+
+
+def finetune_policy(job: Job) -> dict[str, Any]:
+    """Finetune one policy in a worker process; see `Finetuner.run`."""
+    finetuner = Finetuner(job.params, job.folders, job.device)
+    cost = CostModel(SearchSpace(finetuner.graph, job.params.space))
+    return finetuner.run(job.policy, cost, job.label, line=job.line)
 
 
 def save_network(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import asdict
+from threading import Lock
 from typing import Any, TypeVar
 
 from seernet.evaluation.evaluator import (
@@ -45,6 +46,7 @@ class Measurer:
         self._executor = executor
         self._bar = bar
         self.reused = 0
+        self._counting = Lock()  # two threads may measure at once
 
     def __call__(self, policies: Sequence[Policy]) -> list[Evaluation]:
         """Measure policies; the results come in their order.
@@ -75,7 +77,8 @@ class Measurer:
     ) -> list[Result]:
         found = {key: kind(**record) for key, record in self._store.get(keys).items()}
         known = sum(key in found for key in keys)
-        self.reused += known
+        with self._counting:
+            self.reused += known
         self._advance(known)
         new = {key: p for key, p in zip(keys, policies, strict=True) if key not in found}
         jobs = [(self._spec, policy.to_dict()) for policy in new.values()]
@@ -91,4 +94,5 @@ class Measurer:
 
     def _advance(self, count: int) -> None:
         if self._bar is not None:
-            self._bar.update(count)
+            with self._counting:
+                self._bar.update(count)

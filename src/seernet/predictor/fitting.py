@@ -69,7 +69,12 @@ class FittedPredictor:
 
 
 def fit(
-    family: str, features: Tensor, scores: Tensor, config: PredictorConfig, seed: int
+    family: str,
+    features: Tensor,
+    scores: Tensor,
+    config: PredictorConfig,
+    seed: int,
+    soft: Tensor | None = None,
 ) -> Predictor:
     """Fit one family on measured policies; the same inputs give the same predictor to the bit.
 
@@ -79,6 +84,7 @@ def fit(
         scores: `n` measured scores, in [0, 1].
         config: The `predictor` section.
         seed: Seed of the ensemble's initial weights; the Gaussian process needs none.
+        soft: `n` soft scores, less noisy companions of the scores, or None; see `smoothed`.
 
     Raises:
         ConfigError: If the family is unknown.
@@ -89,7 +95,8 @@ def fit(
             f"predictor.family must be one of {sorted(FAMILIES)}, got {family!r}; change it."
         )
     features, scores = check_rows(features, scores)
-    scaling = Scaling.of(features, scores)
+    scaling = Scaling.of(features, scores, soft)
+    rows = scaling.inputs(features), scaling.targets(scores, soft)
     with single_thread():
-        core = FAMILIES[family].fit(scaling.inputs(features), scaling.targets(scores), config, seed)
+        core = FAMILIES[family].fit(*rows, config, seed)
     return FittedPredictor(family, core, scaling)

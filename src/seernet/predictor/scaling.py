@@ -25,6 +25,10 @@ FLOOR = 0.01
 MIN_FEATURE_SPREAD = 0.05
 # Spread of log errors below which scores count as constant.
 MIN_TARGET_SPREAD = 1e-3
+# Rows from which a curve between scores and soft scores can be trusted, and the share of the
+# scores' variance that it must explain.
+FEWEST_SMOOTHED = 12
+LEAST_EXPLAINED = 0.75
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Scaling:
         target_mean: Mean log error, negated; 0-dimensional.
         target_spread: Its standard deviation; 0-dimensional.
         median_score: Median score of the training rows; 0-dimensional.
+        residual: Variance of the targets' smoothing, standardized; 0-dimensional.
     """
 
     feature_mean: Tensor
@@ -44,26 +49,30 @@ class Scaling:
     target_mean: Tensor
     target_spread: Tensor
     median_score: Tensor
+    residual: Tensor
 
     @classmethod
-    def of(cls, features: Tensor, scores: Tensor) -> Scaling:
-        """Measure the scaling of training rows, `n x f` and `n`."""
-        targets = log_errors(scores)
+    def of(cls, features: Tensor, scores: Tensor, soft: Tensor | None = None) -> Scaling:
+        """Measure the scaling of training rows, `n x f`, `n` and `n`."""
+        targets, residual = smoothed(scores, soft)
+        spread = targets.std(correction=0).clamp_min(MIN_TARGET_SPREAD)
         return cls(
             feature_mean=features.mean(dim=0),
             feature_spread=features.std(dim=0, correction=0).clamp_min(MIN_FEATURE_SPREAD),
             target_mean=targets.mean(),
-            target_spread=targets.std(correction=0).clamp_min(MIN_TARGET_SPREAD),
+            target_spread=spread,
             median_score=scores.median(),
+            residual=residual / spread**2,
         )
 
     def inputs(self, features: Tensor) -> Tensor:
         """Standardize features, `n x f`."""
         return (features - self.feature_mean) / self.feature_spread
 
-    def targets(self, scores: Tensor) -> Tensor:
-        """Standardized negative log errors of `n` scores."""
-        return (log_errors(scores) - self.target_mean) / self.target_spread
+    def targets(self, scores: Tensor, soft: Tensor | None = None) -> Tensor:
+        """Standardized negative log errors of `n` scores; see `smoothed`."""
+        targets, _ = smoothed(scores, soft)
+        return (targets - self.target_mean) / self.target_spread
 
     def score_moments(self, moments: Posterior, noise: float) -> Posterior:
         """Moments of the expected score.
@@ -74,11 +83,12 @@ class Scaling:
 
         Args:
             moments: Posterior in standardized units.
-            noise: Variance of one measurement, standardized.
+            noise: Variance of one (smoothed) measurement, standardized.
         """
         variance = moments.variance * self.target_spread**2
         centre = moments.mean * self.target_spread + self.target_mean
-        error = torch.exp(-centre + (variance + noise * self.target_spread**2) / 2)
+        noise_variance = (noise + self.residual) * self.target_spread**2
+        error = torch.exp(-centre + (variance + noise_variance) / 2)
         return Posterior(1.0 + FLOOR - error, error**2 * torch.expm1(variance))
 
     def noise_variance(self, expected: Posterior, noise: float) -> Tensor:
@@ -89,10 +99,10 @@ class Scaling:
 
         Args:
             expected: Posterior of the expected score.
-            noise: Variance w of one measurement, standardized.
+            noise: Variance of one (smoothed) measurement, standardized; with the residual, w.
         """
         squared_error = (1.0 + FLOOR - expected.mean) ** 2 + expected.variance
-        return squared_error * torch.expm1(noise * self.target_spread**2)
+        return squared_error * torch.expm1((noise + self.residual) * self.target_spread**2)
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields by name."""
@@ -102,6 +112,33 @@ class Scaling:
 def log_errors(scores: Tensor) -> Tensor:
     """Negative log errors of `n` scores: -log(1 - score + FLOOR); rises with the score."""
     return -torch.log(1.0 - scores + FLOOR)
+
+
+def smoothed(scores: Tensor, soft: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Log errors with less noise: as a cubic predicts them from the log errors of soft scores.
+
+    An accuracy over a few hundred images has steps, and noise of the size of its differences; the
+    mean probability of the right class follows it closely and is several times less noisy.
+
+    Args:
+        scores: `n` scores.
+        soft: `n` soft scores (see `Task.score`), or None. Where they do not rise with the scores,
+            or explain less than most of the log errors' variance, they are not used.
+
+    Returns:
+        `n` negative log errors, and the variance of the scores' own around them, 0-dimensional.
+    """
+    targets = log_errors(scores)
+    alone = targets, torch.zeros_like(targets.mean())
+    if soft is None or len(soft) < FEWEST_SMOOTHED:
+        return alone
+    own = log_errors(soft)
+    centred = (own - own.mean()) / own.std(correction=0).clamp_min(MIN_TARGET_SPREAD)
+    powers = torch.stack([centred**power for power in range(4)], dim=1)
+    curve = powers @ torch.linalg.lstsq(powers, targets[:, None]).solution[:, 0]
+    residual = (targets - curve).square().mean()
+    explains = residual < (1.0 - LEAST_EXPLAINED) * targets.var(correction=0)
+    return (curve, residual) if explains and (centred @ targets) > 0.0 else alone
 
 
 def check_rows(features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

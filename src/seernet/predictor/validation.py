@@ -50,7 +50,12 @@ class CrossValidation:
 
 
 def cross_validate(
-    family: str, features: Tensor, scores: Tensor, config: PredictorConfig, seed: int
+    family: str,
+    features: Tensor,
+    scores: Tensor,
+    config: PredictorConfig,
+    seed: int,
+    soft: Tensor | None = None,
 ) -> CrossValidation:
     """Predict every row by a predictor fitted on the folds that do not hold it.
 
@@ -61,6 +66,7 @@ def cross_validate(
         config: The `predictor` section. Fewer than eight rows are left out one by one, whatever
             `folds` says, so that enough remain to fit on.
         seed: Seed of the shuffle, so that families meet the same folds, and of each fit.
+        soft: `n` soft scores for the fits, or None; predictions are held against the scores.
 
     Raises:
         ConfigError: If the family is unknown.
@@ -73,7 +79,8 @@ def cross_validate(
     for held_out in folds:
         kept = torch.ones(n, dtype=torch.bool)
         kept[held_out] = False
-        predictor = fit(family, features[kept], scores[kept], config, seed)
+        companions = None if soft is None else soft[kept]
+        predictor = fit(family, features[kept], scores[kept], config, seed, companions)
         with torch.no_grad():
             predictive = predictor.predictive(features[held_out])
         mean[held_out], std[held_out] = predictive.mean, predictive.variance.sqrt()
@@ -81,7 +88,11 @@ def cross_validate(
 
 
 def select(
-    features: Tensor, scores: Tensor, config: PredictorConfig, seed: int
+    features: Tensor,
+    scores: Tensor,
+    config: PredictorConfig,
+    seed: int,
+    soft: Tensor | None = None,
 ) -> tuple[str, dict[str, CrossValidation]]:
     """Compare all families on the same folds and choose one.
 
@@ -98,7 +109,9 @@ def select(
     Raises:
         ArtifactError: If rows are too few, not finite, or out of range.
     """
-    results = {name: cross_validate(name, features, scores, config, seed) for name in FAMILIES}
+    results = {
+        name: cross_validate(name, features, scores, config, seed, soft) for name in FAMILIES
+    }
     return (choose(scores, results) if config.family == "auto" else config.family), results
 
 

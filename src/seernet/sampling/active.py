@@ -19,14 +19,14 @@ from seernet.optimization import Limit, optimize_many
 from seernet.policy import FeatureMap, Policy, SearchSpace, Sensitivity
 from seernet.predictor import Predictor, fit
 from seernet.sampling.acquisition import ACQUISITIONS, Belief
+from seernet.sampling.anchors import anchors
 from seernet.sampling.design import SpreadDesign
 from seernet.sampling.evolution import Evolution, diverse
-from seernet.sampling.uniform import uniform_anchors
 
 _RANDOM_SEED = 7919
 _PROPOSALS = 1 << 20
 _FEWEST = 5
-_UNIFORM = 3  # one in so many policies of the initial design is uniform
+_ANCHORS = 0.5  # of the initial design
 _FRONT = 24
 _FRONT_SHARE = 0.75  # of each batch, what the ascent would choose
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
@@ -42,15 +42,18 @@ class Measured:
         origin: `initial`, `active` or `random`.
         policy: The policy.
         score: Its score, None if the measurement failed.
+        soft: A less noisy companion of the score, if there is one; see `predictor.smoothed`.
     """
 
     round: int
     origin: str
     policy: Policy
     score: float | None
+    soft: float | None = None
 
 
 Measure = Callable[[Sequence[Policy]], Sequence[float | None]]
+Soft = Callable[[Policy], float | None]
 
 
 class ActiveSampler:
@@ -79,6 +82,7 @@ class ActiveSampler:
         self.config = sample
         self.predictor = predictor
         self.seed = seed
+        self.sensitivity = sensitivity
         self.features = FeatureMap(space, sensitivity)
         low, high = sample.cost_range
         self.design = SpreadDesign(space, (low, high), seed)
@@ -90,18 +94,19 @@ class ActiveSampler:
         return self.space.decode(design.draw_many(0, self.config.evaluations))
 
     def initial_policies(self) -> list[Policy]:
-        """The initial design: a third of it uniform policies, the others spread at random."""
+        """The initial design: half of it anchors, the others spread at random."""
         count = self.config.initial
-        anchors = uniform_anchors(self.design, count // _UNIFORM)
-        points = torch.cat([anchors, self.design.draw_many(0, count)])
+        first = anchors(self.design, self.sensitivity, round(count * _ANCHORS))
+        points = torch.cat([first, self.design.draw_many(0, count)])
         distinct = {policy.key(): policy for policy in self.space.decode(points)}
         return list(distinct.values())[: min(count, self.config.evaluations)]
 
-    def run(self, measure: Measure) -> list[Measured]:
+    def run(self, measure: Measure, soft: Soft = lambda _: None) -> list[Measured]:
         """Run the loop.
 
         Args:
             measure: Scores of policies in their order, None where a measurement failed.
+            soft: The soft score of a policy that was measured, None if there is none.
 
         Returns:
             All policies that were measured, in order.
@@ -111,7 +116,9 @@ class ActiveSampler:
         """
         policies = self.initial_policies()
         scores = measure(policies)
-        measured = [Measured(0, "initial", p, s) for p, s in zip(policies, scores, strict=True)]
+        measured = [
+            Measured(0, "initial", p, s, soft(p)) for p, s in zip(policies, scores, strict=True)
+        ]
         number = 0
         while len(measured) < self.config.evaluations:
             number += 1
@@ -121,7 +128,8 @@ class ActiveSampler:
                 break  # the space is exhausted
             scores = measure(batch)
             measured += [
-                Measured(number, "active", p, s) for p, s in zip(batch, scores, strict=True)
+                Measured(number, "active", p, s, soft(p))
+                for p, s in zip(batch, scores, strict=True)
             ]
         return measured
 
@@ -183,8 +191,11 @@ class ActiveSampler:
                 "to go on; lower sample.evaluation.learning_rate, or check the network."
             )
         scores = torch.tensor([measured[i].score for i in good], dtype=torch.float64)
+        companions = [value for i in good if (value := measured[i].soft) is not None]
+        complete = len(companions) == len(good)
+        soft = torch.tensor(companions, dtype=torch.float64) if complete else None
         family = "gp" if self.predictor.family == "auto" else self.predictor.family
-        return fit(family, self.features(known[good]), scores, self.predictor, self.seed)
+        return fit(family, self.features(known[good]), scores, self.predictor, self.seed, soft)
 
 
 def _spread_over(front: Tensor, count: int, number: int) -> Tensor:

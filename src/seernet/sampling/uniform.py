@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from seernet.policy import Bound, CostModel, SearchSpace
-from seernet.sampling.design import SpreadDesign
 
 
 def uniform_candidates(space: SearchSpace, limits: Sequence[Bound], count: int = 8) -> Tensor:
@@ -27,7 +25,7 @@ def uniform_candidates(space: SearchSpace, limits: Sequence[Bound], count: int =
     Returns:
         `n x d` discrete policies, dearest first; none if no uniform policy fits.
     """
-    points, grades = _all_uniform(space)
+    points, grades = all_uniform(space)
     model = CostModel(space)
     fits = torch.ones(len(points)) > 0
     for limit in limits:
@@ -41,36 +39,8 @@ def uniform_candidates(space: SearchSpace, limits: Sequence[Bound], count: int =
     return points[order[:count]]
 
 
-def uniform_anchors(design: SpreadDesign, count: int) -> Tensor:
-    """Uniform policies spread over a design's cost range, the most balanced of each stratum.
-
-    Balanced are those whose kept fraction and bit-widths lie at like heights of their ranges, on a
-    logarithmic scale. They are rarely bad, at any cost: measured early, they tell a predictor the
-    level from which single layers deviate, which random policies, bad on the whole, do not.
-
-    Args:
-        design: Whose space and cost range count.
-        count: Strata, equal in log cost; one that holds no uniform policy gives none.
-
-    Returns:
-        At most `count x d` discrete policies, cheapest first.
-    """
-    points, grades = _all_uniform(design.space)
-    low, high = grades.amin(dim=0), grades.amax(dim=0)
-    heights = (grades / low).log() / (high / low).log().clamp_min(1e-9)
-    imbalance = heights.amax(dim=1) - heights.amin(dim=1)
-    place = (design.cost(points).bops / design.low).log() / math.log(design.high / design.low)
-    stratum = torch.where(design.inside(points), (place * count).long().clamp_max(count - 1), -1)
-    chosen = []
-    for number in range(count):
-        (members,) = (stratum == number).nonzero(as_tuple=True)
-        if len(members):
-            chosen.append(int(members[imbalance[members].argmin()]))
-    return points[chosen]
-
-
-def _all_uniform(space: SearchSpace) -> tuple[Tensor, Tensor]:
-    """All uniform policies, and for each its kept fraction and bit-widths."""
+def all_uniform(space: SearchSpace) -> tuple[Tensor, Tensor]:
+    """All uniform policies, `n x d`, and of each its kept fraction and bit-widths, `n x 3`."""
     config = space.config
     steps = int(config.max_pruning_ratio / config.pruning_step + 1e-9)
     ratios = [step * config.pruning_step for step in range(steps + 1)]

@@ -31,6 +31,7 @@ class Plan:
         checkpoint: File that holds the progress until the run is complete; None keeps none.
         on_epoch: Called with each row of the history, those of a resumed run included.
         label: What the progress bar says.
+        line: Its line, where several runs show one.
     """
 
     config: TrainConfig
@@ -41,6 +42,7 @@ class Plan:
     checkpoint: Path | None = None
     on_epoch: Callable[[dict[str, float]], None] | None = None
     label: str = "training"
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def fit(model: nn.Module, dataset: Dataset, plan: Plan) -> Fit:
     soft = _distillation(config, plan.teacher)
     for row in progress.history:
         _notify(plan, row)
-    with bar(config.epochs, plan.label, "epoch") as shown:
+    with bar(config.epochs, plan.label, "epoch", plan.line) as shown:
         shown.update(progress.epoch)
         for epoch in range(progress.epoch, config.epochs):
             with seeded(plan.seed * 100_003 + epoch):

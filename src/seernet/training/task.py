@@ -47,7 +47,10 @@ class Task(Protocol):
         ...
 
     def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Metrics over all batches, `model` being in eval mode; `score` is the one in [0, 1]."""
+        """Metrics over all batches, `model` being in eval mode; `score` is the one in [0, 1].
+
+        `soft_score`, if there is one, rises with the score but has no steps: it is less noisy.
+        """
         ...
 
 
@@ -87,7 +90,9 @@ class Classification:
         return float(F.kl_div(found, expected, reduction="batchmean", log_target=True))
 
     def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """Top-1 accuracy as `score`, and top-5 accuracy where there are more than five classes.
+        """Top-1 accuracy as `score`, top-5 accuracy where there are more than five classes.
+
+        The `soft_score` is the mean probability that is given to the right class.
 
         Raises:
             ConfigError: If there is no image.
@@ -95,6 +100,7 @@ class Classification:
         """
         hits: Tensor | None = None
         finite = torch.ones(())
+        right = torch.zeros((), dtype=torch.float64)
         count = 0
         classes = 0
         for images, targets in batches:
@@ -104,6 +110,8 @@ class Classification:
             top = logits.topk(min(5, classes), dim=1).indices == targets[:, None]
             found = top.cumsum(dim=1).sum(dim=0)  # stays on the device: no wait in the loop
             hits = found if hits is None else hits + found
+            given = logits.double().softmax(dim=1).gather(1, targets[:, None])
+            right = right.to(logits.device) + given.sum()
             count += len(targets)
         if hits is None:
             raise ConfigError("nothing to score: the split is empty; check data.search_fraction.")
@@ -111,7 +119,7 @@ class Classification:
             raise TrainingError("the network's outputs are not finite; lower the learning rate.")
         accuracy = [found / count for found in hits.tolist()]
         top5 = {"top5": accuracy[-1]} if classes > 5 else {}
-        return {"score": accuracy[0], **top5}
+        return {"score": accuracy[0], "soft_score": float(right) / count, **top5}
 
 
 TASKS: dict[str, type[Classification]] = {"classification": Classification}
