@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.base import RegressorMixin
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -148,7 +149,10 @@ PEERS: dict[str, Callable[[int], RegressorMixin]] = {
     "random_forest": lambda seed: RandomForestRegressor(200, random_state=seed),
     "gradient_boosting": lambda seed: GradientBoostingRegressor(random_state=seed),
     "gaussian_process": _gaussian_process,
-    "mlp": lambda seed: MLPRegressor((64, 64), alpha=1e-2, max_iter=500, random_state=seed),
+    "mlp": lambda seed: TransformedTargetRegressor(
+        MLPRegressor(hidden_layer_sizes=(64, 64), alpha=1e-2, max_iter=500, random_state=seed),
+        transformer=StandardScaler(),
+    ),
 }
 METHODS: dict[str, Method] = {
     "seernet": seernet,
