@@ -124,8 +124,14 @@ def peer(
 
 
 def authors_mlp(table: Table, train: Array, test: Array, seed: int) -> Prediction:
-    """The published network: two hidden layers of 15, ELU, Adam at 0.2, on the raw columns."""
-    x, y = torch.from_numpy(table.raw).float(), torch.from_numpy(table.scores).float()
+    """The published network: two hidden layers of 15, ELU, Adam at 0.2.
+
+    Columns and scores are standardized, without which that learning rate diverges.
+    """
+    centre, spread = table.scores[train].mean(), table.scores[train].std() + 1e-12
+    scaler = StandardScaler().fit(table.raw[train])
+    x = torch.from_numpy(scaler.transform(table.raw)).float()
+    y = torch.from_numpy((table.scores - centre) / spread).float()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         hidden = [nn.Linear(x.shape[1], 15), nn.ELU(), nn.Linear(15, 15), nn.ELU()]
@@ -136,7 +142,7 @@ def authors_mlp(table: Table, train: Array, test: Array, seed: int) -> Predictio
         (model(x[train])[:, 0] - y[train]).square().mean().backward()
         optimizer.step()
     with torch.no_grad():
-        return model(x[test])[:, 0].double().numpy(), None
+        return centre + spread * model(x[test])[:, 0].double().numpy(), None
 
 
 def _gaussian_process(seed: int) -> GaussianProcessRegressor:
