@@ -79,7 +79,20 @@ print("table    results/tradeoff.csv")
 endef
 export SUMMARY
 
+# DVC reads params.yaml too, but neither knows its schema nor looks where no stage does.
+define CHECK_PARAMS
+import sys
+from seernet.config import load
+from seernet.errors import ConfigError
+try:
+    load()
+except ConfigError as error:
+    sys.exit("error: %s" % error)
+endef
+export CHECK_PARAMS
+
 repro: env ## run what changed in the pipeline, then show the trade-off
+	@$(BIN)/python -c "$$CHECK_PARAMS"
 	@$(BIN)/dvc repro
 	@$(BIN)/python -c "$$SUMMARY"
 

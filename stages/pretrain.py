@@ -19,6 +19,8 @@ from seernet.training import EVALUATION_BATCH, make_task, score, seeded, train_m
 
 logger = logging.getLogger("pretrain")
 
+NEAR_CHANCE = 1.2  # times the accuracy of a guess
+
 
 def main() -> None:
     """Write `models/baseline/`, its metrics and its training curve."""
@@ -57,6 +59,11 @@ def main() -> None:
     artifacts.write_json(artifacts.METRICS / "pretrain.json", metrics)
     trainer.finish()
     logger.info("baseline: search score %.4f, %.4g BOPs", search, metrics["baseline_bops"])
+    if search <= NEAR_CHANCE / classes:
+        logger.warning(
+            "the baseline scores no better than chance: nothing that follows can be good; check "
+            "its weights (model.checkpoint, data.mean and data.std), or train it for longer."
+        )
 
 
 def name_what_stays_whole(graph: NetworkGraph) -> None:
@@ -65,7 +72,10 @@ def name_what_stays_whole(graph: NetworkGraph) -> None:
         if part.macs:
             logger.warning("%s stays whole at 32 bits: %s", part.name or "a part", part.reason)
     for name, reason in graph.kept.items():
-        logger.warning("channels of %s are not pruned: %s", name, reason)
+        if name == "all":
+            logger.warning("no channels are pruned, only bit-widths are searched: %s", reason)
+        else:
+            logger.warning("channels of %s are not pruned: %s", name, reason)
 
 
 if __name__ == "__main__":

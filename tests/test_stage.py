@@ -48,6 +48,9 @@ def test_each_run_appends_one_row_under_one_header(stage_folder):
         (KeyboardInterrupt(), 130, "finished measurements are kept"),
         (OSError(errno.ENOSPC, "No space left on device", "x.bin"), 1, "x.bin"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), 1, "disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "y.bin"), 1, "cannot be written"),
+        (RuntimeError("I/O error: Permission denied (os error 13)"), 1, "cannot be written"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "z"), 1, "cannot be written"),
     ],
 )
 def test_expected_end_is_one_line_and_a_status(stage_folder, caplog, error, status, said):

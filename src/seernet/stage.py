@@ -26,6 +26,8 @@ INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for a program ended by C
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What libraries that hide the errno say: safetensors, and SQLite.
 DISK_FULL_TEXTS = ("no space left on device", "database or disk is full")
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+NOT_WRITABLE_TEXTS = ("read-only file system", "permission denied", "attempt to write a readonly")
 
 logger = logging.getLogger(__name__)
 
@@ -79,20 +81,22 @@ def _run(main: Callable[[], None]) -> int:
         logger.warning("interrupted; finished measurements are kept and will not be made again.")
         return INTERRUPTED
     except Exception as error:
-        if not any(map(_is_disk_full, _chain(error))):
+        chain = list(_chain(error))
+        if any(_says(e, DISK_FULL, DISK_FULL_TEXTS) for e in chain):
+            remedy = "the disk is full (%s); free some space and run again"
+        elif any(_says(e, NOT_WRITABLE, NOT_WRITABLE_TEXTS) for e in chain):
+            remedy = "a file or folder cannot be written (%s); see that it may be, and run again"
+        else:
             raise
-        logger.error(
-            "the disk is full (%s); free some space and run again: finished measurements are kept.",
-            error,
-        )
+        logger.error(f"{remedy}: finished measurements are kept.", error)
         return 1
     return 0
 
 
-def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+def _says(error: BaseException, numbers: tuple[int, ...], texts: tuple[str, ...]) -> bool:
+    if isinstance(error, OSError) and error.errno in numbers:
         return True
-    return any(text in str(error).lower() for text in DISK_FULL_TEXTS)
+    return any(text in str(error).lower() for text in texts)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

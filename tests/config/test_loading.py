@@ -59,7 +59,8 @@ def test_budgets_must_hold_one(load_text, params_text):
     start, end = params_text.index("budgets:"), params_text.index("finetune:")
     for value in ("{}", "null", "[]"):
         text = f"{params_text[:start]}budgets: {value}\n{params_text[end:]}"
-        assert "`budgets`: " in refusal(load_text, text)
+        message = refusal(load_text, text)
+        assert "`budgets`: " in message and "Dictionary" not in message
 
 
 @pytest.mark.parametrize(

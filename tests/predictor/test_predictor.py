@@ -217,6 +217,16 @@ def test_unknown_family_and_wrong_width_are_refused() -> None:
         fit("gp", features, scores, CONFIG, seed=0).posterior(features[:, 1:])
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_predictive_stays_in_the_range_of_scores_far_from_the_data(family: str) -> None:
+    features, scores = rows(12, seed=0)
+    predictor = fit(family, features, scores.clamp(max=0.999), CONFIG, 0)
+    for far in (-40.0, 40.0):
+        mean, variance = predictor.predictive(torch.full((1, features.shape[1]), far).double())
+        assert 0.0 <= float(mean) <= 1.0
+        assert 0.0 <= float(variance) <= 0.25
+
+
 def test_predictive_matches_simulated_measurements() -> None:
     predictor = fit("gp", *rows(40, seed=1), CONFIG, seed=0)
     points = rows(4, seed=2)[0]

@@ -1,5 +1,6 @@
 """The page opens offline and shows what the table holds."""
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -81,6 +82,19 @@ def test_page_says_how_many_policies_the_search_measured(synthetic: Write) -> No
     root = synthetic()  # 24 initial ones, of which one failed, and 40 active ones
     page = render(make_params(), Artifacts(root), prepare(root))
     assert "One search of 64 measured policies (1 failed)" in " ".join(page.split())
+
+
+def test_page_warns_of_a_predictor_that_explains_nothing(synthetic: Write) -> None:
+    root = synthetic()
+    figures = prepare(root)
+    warning = "Do not rely on these policies"
+    assert warning not in render(make_params(), Artifacts(root), figures)
+    path = root / "results/metrics/fit.json"
+    metrics = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(metrics | {"r2": -0.5}), "utf-8")
+    page = " ".join(render(make_params(), Artifacts(root), figures).split())
+    assert f"{warning}:</strong> in cross-validation the predictor" in page
+    assert "explains nothing of the variance" in page
 
 
 def test_compute_figure_says_what_is_not_counted() -> None:

@@ -50,6 +50,11 @@ def test_too_many_failures_end_the_loop_with_the_remedy(sampler, measuring):
         sampler().run(measure)
 
 
+def test_scores_that_are_all_alike_end_the_loop_with_the_remedy(sampler):
+    with pytest.raises(SeerNetError, match=r"all 12 policies .* score 0\.1.*learning_rate"):
+        sampler().run(lambda policies: [0.1] * len(policies))
+
+
 def test_half_of_the_initial_design_are_anchors(sampler):
     it = sampler()
     policies = it.initial_policies()

@@ -68,6 +68,8 @@ def _explain(item: Mapping[str, Any]) -> str:
             return f"unknown key `{key}`; did you mean `{_nearest(location)}`?"
         case "missing":
             return f"missing key `{key}`{_meaning(item['loc'])}"
+        case "too_short" if isinstance(item["input"], dict):
+            return f"`{key}`: is empty, and needs at least one entry{_meaning(item['loc'])}"
         case "model_type" | "dict_type":
             return f"`{key}`: must be a section of `key: value` lines, got {shown(item['input'])}"
     rule = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")

@@ -168,7 +168,7 @@ def _value_of(point: Point) -> float:
 def _solution(problem: Problem, grid: Grid, point: Point, limits: Sequence[Limit]) -> Solution:
     u = grid.policies(point.indices.unsqueeze(0))
     with torch.no_grad():
-        mean, variance = problem.predict(u)
+        mean, variance = problem.predict(u).bounded()
         costs = problem.cost(u)[0]
     return Solution(
         u=u[0],

@@ -62,10 +62,10 @@ class FittedPredictor:
         return self.scaling.score_moments(moments, self.core.noise)
 
     def predictive(self, features: Tensor) -> Posterior:
-        """Mean and variance of one noisy measurement, at `n x f` features."""
+        """Mean and variance of one noisy measurement, at `n x f` features; see `bounded`."""
         expected = self.posterior(features)
         noise = self.scaling.noise_variance(expected, self.core.noise)
-        return Posterior(expected.mean, expected.variance + noise)
+        return Posterior(expected.mean, expected.variance + noise).bounded()
 
 
 def fit(

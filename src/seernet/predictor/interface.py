@@ -21,6 +21,10 @@ class Posterior(NamedTuple):
     mean: Tensor
     variance: Tensor
 
+    def bounded(self) -> Posterior:
+        """The same belief with what is known of scores: they lie in [0, 1], their variance too."""
+        return Posterior(self.mean.clamp(0.0, 1.0), self.variance.clamp(max=0.25))
+
 
 class Predictor(Protocol):
     """A fitted predictor.

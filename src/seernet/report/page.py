@@ -19,6 +19,7 @@ from seernet.report.headline import headline
 from seernet.report.tables import summarize
 
 TEMPLATE = "page.html"
+TRUSTED = 0.2  # R2 in cross-validation, below which the page warns
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def render(
         columns=list(table.columns),
         rows=list(_rows(table)),
         fit=fit,
+        trusted=TRUSTED,
         families=FAMILIES,
         figures=[(caption, _inline(figures / caption.file)) for caption in CAPTIONS],
         sections=_sections(params, budgets),

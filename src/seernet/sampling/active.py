@@ -191,6 +191,12 @@ class ActiveSampler:
                 "to go on; lower sample.evaluation.learning_rate, or check the network."
             )
         scores = torch.tensor([measured[i].score for i in good], dtype=torch.float64)
+        if bool((scores == scores[0]).all()):
+            raise SeerNetError(
+                f"all {len(good)} policies measured so far score {float(scores[0]):.4g}, so there "
+                "is nothing to learn from them; lower sample.evaluation.learning_rate if that is "
+                "chance, or widen sample.cost_range."
+            )
         companions = [value for i in good if (value := measured[i].soft) is not None]
         complete = len(companions) == len(good)
         soft = torch.tensor(companions, dtype=torch.float64) if complete else None
