@@ -115,7 +115,8 @@ def finetune_one(job: tuple[Params, dict[str, Any], int]) -> dict[str, float]:
     params = params.model_copy(
         update={"finetune": params.finetune.model_copy(update={"seeds": [seed]})}
     )
-    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
+    own = default_root() / "progress" / f"fidelity-{digest([policy, seed])[:16]}"
+    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, own)
     finetuner = Finetuner(params, folders, resolve_device(params.device))
     cost = CostModel(SearchSpace(finetuner.graph, params.space))
     record = finetuner.run(Policy.from_dict(policy), cost, "full")
