@@ -269,7 +269,7 @@ def test_the_process_is_left_only_for_a_clearly_denser_family(shift: float, expe
 @pytest.mark.filterwarnings("ignore")
 def test_a_trial_step_out_of_reach_costs_more_than_any_other() -> None:
     features, scores = rows(24, seed=5)
-    mll = gp._likelihood(features, scores)
+    mll = gp._likelihood(features, scores, gp.POLICIES)
     loss = gp._Loss(mll)
     value, gradients = loss()
     assert float(value) < gp.UNREACHABLE

@@ -216,14 +216,14 @@ class PredictorConfig(Section):
 class OptimizeConfig(Section):
     """Gradient ascent over the relaxed policy, inside the budget."""
 
-    starts: Positive = Field(128, description="starting points climbed at once")
-    iterations: Positive = Field(150, description="gradient steps")
-    learning_rate: Rate = Field(0.05, description="of the adaptive steps, in relaxed units")
+    starts: Positive = Field(32, description="starting points climbed at once")
+    iterations: Positive = Field(60, description="gradient steps")
+    learning_rate: Rate = Field(0.1, description="of the adaptive steps, in relaxed units")
     kappa: NonNegative = Field(
         2.0, description="standard deviations subtracted from the predicted score"
     )
     barrier_weight: Rate = Field(
-        0.02, description="first weight of the log barrier, relative to the spread of scores"
+        0.2, description="first weight of the log barrier, relative to the spread of scores"
     )
 
 

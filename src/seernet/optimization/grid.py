@@ -1,4 +1,4 @@
-"""The grid of discrete policies, and the moves of one or two coordinates on it."""
+"""The grid of discrete policies."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Grid:
 
     def policies(self, indices: Tensor) -> Tensor:
         """Coordinates at level indices, both `n x d`."""
-        return self.values.gather(1, indices.T).T
+        return self.values[torch.arange(len(self.sizes)), indices]
 
     def floor(self, u: Tensor) -> Tensor:
         """Indices of the highest levels not above `n x d` coordinates; never dearer."""
@@ -51,29 +51,3 @@ class Grid:
     def nearest(self, u: Tensor) -> Tensor:
         """Indices of the levels nearest to `n x d` coordinates; may be dearer."""
         return (self.values.unsqueeze(0) - u.unsqueeze(2)).abs().argmin(dim=2)
-
-    def single_moves(self, indices: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-        """All moves of one coordinate by up to `reach` levels from one point (`d`).
-
-        Returns:
-            Coordinates and steps (levels, never 0), `m` each.
-        """
-        steps = torch.cat([torch.arange(-reach, 0), torch.arange(1, reach + 1)])
-        target = indices.unsqueeze(1) + steps  # d x 2 reach
-        allowed = (target >= 0) & (target < self.sizes.unsqueeze(1))
-        coordinate, column = allowed.nonzero(as_tuple=True)
-        return coordinate, steps[column]
-
-
-def moved(indices: Tensor, *moves: tuple[Tensor, Tensor]) -> Tensor:
-    """Copies of one point (`d`), each with its moves applied: `m x d`.
-
-    Args:
-        indices: Level indices, `d`.
-        moves: Pairs of coordinates and steps, `m` each; row i of every pair acts on copy i.
-    """
-    copies = indices.repeat(len(moves[0][0]), 1)
-    rows = torch.arange(len(copies))
-    for coordinate, step in moves:
-        copies[rows, coordinate] += step
-    return copies

@@ -1,10 +1,12 @@
-"""Local search on the grid: use up the slack, never leave the budget.
+"""Local search on the grid: strategic oscillation across the budget.
 
-From a feasible discrete policy, take the best improving move of one coordinate; when there is none,
-the best improving swap (one coordinate up, another down). The gain of a swap is first estimated as
-the sum of its two parts' gains, which single moves have just measured; only the most promising
-swaps are evaluated, so a search over d coordinates costs a few hundred predictions a step instead
-of d^2.
+A search that never leaves the budget gets stuck at it: every way to something better leads through
+a policy that is a little too dear, or gives up something first. So this one crosses the budget
+again and again (Glover & Laguna 1997, Tabu search, sec. 4.4). Inside it, the coordinate rises that
+gains most for each share of the budget that it takes; outside it, the one falls that loses least
+for each share that it frees. A coordinate that has moved rests for some steps, which keeps the
+search from undoing what it just did, unless its move leads to the best policy so far. All searches,
+of one budget or of many, go in step, so that each step is one call of the predictor.
 """
 
 from __future__ import annotations
@@ -14,137 +16,145 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seernet.optimization.grid import Grid, moved
+from seernet.optimization.grid import Grid
 from seernet.optimization.problem import Problem
 
 # Score that the dearest policy gets above the cheapest one beyond the prediction. Accuracy never
-# falls with a coordinate, so of equal predictions the dearer one is preferred. It also orders all
-# policies strictly, so that the search cannot walk in a circle.
+# falls with a coordinate, so of equal predictions the dearer one is preferred.
 TIE_BREAK = 1e-7
 MIN_GAIN = 1e-9
+REST = (3, 10)  # steps that a moved coordinate rests: drawn from 3 to 9
 MAX_STEPS = 1000
-COST_TOLERANCE = 0.01  # relative; see `_promising_swaps`
+CHUNK = 512  # policies that are predicted at once: what stays in a core's cache
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a local search works on, and how far each step looks.
+    """What is searched.
 
     Attributes:
         problem: Objective and costs.
         grid: Levels.
-        reach: Levels that one coordinate may move at once.
-        swaps: Swaps evaluated when no single move helps.
+        budgets: Each search's budgets, `n x l`, positive.
     """
 
     problem: Problem
     grid: Grid
-    reach: int
-    swaps: int
+    budgets: Tensor
 
-    def value(self, indices: Tensor) -> Tensor:
-        """Objective plus tie-break at `n x d` level indices: `n`."""
-        u = self.grid.policies(indices)
-        return self.problem.objective(u) + TIE_BREAK * u.mean(dim=1)
+    def look(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and loads of `m x d` points for the searches `rows` (`m`), `m` each.
 
-    def cost(self, indices: Tensor) -> Tensor:
-        """Costs at `n x d` level indices: `n x l`."""
-        return self.problem.cost(self.grid.policies(indices))
-
-
-@dataclass(frozen=True)
-class Point:
-    """A discrete policy on the way: level indices (`d`) and value."""
-
-    indices: Tensor
-    value: float
+        The value is the objective plus a tie-break; the load, the largest cost over budget.
+        """
+        values, costs = [], []
+        for u in torch.split(points, CHUNK):
+            values.append(self.problem.objective(u) + TIE_BREAK * u.mean(dim=1))
+            costs.append(self.problem.cost(u))
+        return torch.cat(values), (torch.cat(costs) / self.budgets[rows]).amax(dim=1)
 
 
-@dataclass(frozen=True)
-class Moves:
-    """Single moves from one point, with what each brings.
+@dataclass
+class State:
+    """Where `n` searches stand.
 
     Attributes:
-        coordinate: Which coordinate moves, `m`.
-        step: By how many levels, `m`.
-        gain: Change of the value, `m`.
-        cost: Costs after the move, `m x l`.
+        now: Level indices, `n x d`.
+        value: Their values, `n`.
+        load: Their loads, `n`; at most 1 inside the budget.
+        best: The best policies found inside the budget, `n x d`.
+        best_value: Their values, `n`.
+        rests: Step until which each coordinate rests, `n x d`.
+        found: Step of the last improvement, `n`.
     """
 
-    coordinate: Tensor
-    step: Tensor
-    gain: Tensor
-    cost: Tensor
+    now: Tensor
+    value: Tensor
+    load: Tensor
+    best: Tensor
+    best_value: Tensor
+    rests: Tensor
+    found: Tensor
 
 
-def climb(search: Search, indices: Tensor, budgets: Tensor) -> Point:
-    """Improve one discrete policy until no single move and no promising swap helps.
+def oscillate(
+    search: Search, inside: Tensor, starts: Tensor, patience: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Search from `n` policies, each within its own budget.
 
     Args:
-        search: What to improve.
-        indices: Level indices of a feasible policy, `d`.
-        budgets: Upper limits, `l`.
+        search: What is searched.
+        inside: Level indices of feasible policies, `n x d`, to fall back on.
+        starts: Level indices to start from, `n x d`; they may exceed the budget.
+        patience: Steps without a better policy after which a search ends.
+        seed: Seed of how long coordinates rest.
 
     Returns:
-        A feasible policy, not worse than the given one.
+        Feasible level indices, `n x d`, none worse than in `inside`; and their values, `n`.
     """
+    generator = torch.Generator().manual_seed(seed)
+    everyone = torch.arange(len(starts))
     with torch.no_grad():
-        point = Point(indices, float(search.value(indices.unsqueeze(0))[0]))
-        for _ in range(MAX_STEPS):
-            better = _step(search, point, budgets)
-            if better is None:
+        value, load = search.look(search.grid.policies(starts), everyone)
+        best_value, _ = search.look(search.grid.policies(inside), everyone)
+        state = State(
+            now=starts.clone(),
+            value=value,
+            load=load,
+            best=inside.clone(),
+            best_value=best_value,
+            rests=torch.zeros_like(starts),
+            found=torch.zeros(len(starts), dtype=torch.long),
+        )
+        _keep_best(state, everyone, 0)
+        active = everyone
+        for step in range(1, MAX_STEPS + 1):
+            rest = torch.randint(*REST, (len(starts),), generator=generator)
+            _step(search, state, active, step, rest)
+            active = active[step - state.found[active] < patience]
+            if len(active) == 0:
                 break
-            point = better
-    return point
+    return state.best, state.best_value
 
 
-def _step(search: Search, point: Point, budgets: Tensor) -> Point | None:
-    """The best improving single move, else the best improving swap, else nothing."""
-    coordinate, step = search.grid.single_moves(point.indices, search.reach)
-    if len(coordinate) == 0:
-        return None
-    neighbours = moved(point.indices, (coordinate, step))
-    gain = search.value(neighbours) - point.value
-    cost = search.cost(neighbours)
-    single = _best(neighbours, point.value + gain, cost, point.value, budgets)
-    if single is not None:
-        return single
-    swaps = _promising_swaps(search, point, Moves(coordinate, step, gain, cost), budgets)
-    if len(swaps) == 0:
-        return None
-    return _best(swaps, search.value(swaps), search.cost(swaps), point.value, budgets)
+def _step(search: Search, state: State, active: Tensor, step: int, rest: Tensor) -> None:
+    """Move one coordinate of each active search (`a` indices) by a level, if one may move."""
+    direction = torch.where(state.load[active] <= 1.0, 1, -1)  # a
+    target = state.now[active] + direction[:, None]
+    row, coordinate = ((target >= 0) & (target < search.grid.sizes)).nonzero(as_tuple=True)
+    owner = active[row]  # m moves
+    if len(row) == 0:
+        return
+    points = search.grid.policies(state.now[active])[row]
+    points[torch.arange(len(row)), coordinate] = search.grid.values[
+        coordinate, target[row, coordinate]
+    ]
+    value, load = search.look(points, owner)
+    better = (load <= 1.0) & (value > state.best_value[owner] + MIN_GAIN)
+    density = (value - state.value[owner]) / (load - state.load[owner]).abs().clamp_min(1e-12)
+    density[state.rests[owner, coordinate] >= step] = -torch.inf
+
+    def table(entries: Tensor) -> Tensor:
+        full = torch.full(target.shape, -torch.inf, dtype=value.dtype)
+        full[row, coordinate] = entries
+        return full
+
+    improving, ranked = table(value.masked_fill(~better, -torch.inf)), table(density)
+    improves = improving.amax(dim=1) > -torch.inf
+    chosen = torch.where(improves, improving.argmax(dim=1), ranked.argmax(dim=1))
+    moves = improves | (ranked.amax(dim=1) > -torch.inf)
+    (which,) = moves.nonzero(as_tuple=True)
+    mover, column = active[which], chosen[which]
+    state.now[mover, column] += direction[which]
+    state.value[mover] = table(value)[which, column]
+    state.load[mover] = table(load)[which, column]
+    state.rests[mover, column] = step + rest[mover]
+    _keep_best(state, mover, step)
 
 
-def _best(
-    indices: Tensor, values: Tensor, cost: Tensor, current: float, budgets: Tensor
-) -> Point | None:
-    """The best of `m` policies that fit, if it beats the current value."""
-    allowed = values.masked_fill((cost > budgets).any(dim=1), -torch.inf)
-    best = int(allowed.argmax())
-    if float(allowed[best]) <= current + MIN_GAIN:
-        return None
-    return Point(indices[best], float(allowed[best]))
-
-
-def _promising_swaps(search: Search, point: Point, moves: Moves, budgets: Tensor) -> Tensor:
-    """Level indices of the swaps with the best estimated gains, `s x d`.
-
-    Gains and costs of the two parts are added up. Costs are products, so an estimate may be off
-    either way: swaps a little over the budget are kept for the exact check.
-    """
-    cost = search.cost(point.indices.unsqueeze(0))
-    up, down = moves.step > 0, moves.step < 0
-    change = moves.cost - cost
-    gain = moves.gain[up].unsqueeze(1) + moves.gain[down]  # ups x downs
-    total = cost + change[up].unsqueeze(1) + change[down]  # ups x downs x l
-    plausible = (total <= (1 + COST_TOLERANCE) * budgets).all(dim=2)
-    plausible &= moves.coordinate[up].unsqueeze(1) != moves.coordinate[down]
-    ranked = gain.masked_fill(~plausible, -torch.inf).flatten()
-    chosen = ranked.topk(min(search.swaps, len(ranked))).indices
-    chosen = chosen[ranked[chosen] > -torch.inf]
-    raised, lowered = chosen // int(down.sum()), chosen % int(down.sum())
-    return moved(
-        point.indices,
-        (moves.coordinate[up][raised], moves.step[up][raised]),
-        (moves.coordinate[down][lowered], moves.step[down][lowered]),
-    )
+def _keep_best(state: State, rows: Tensor, step: int) -> None:
+    """Note which of some searches stand at the best policy they have seen inside the budget."""
+    better = (state.load[rows] <= 1.0) & (state.value[rows] > state.best_value[rows] + MIN_GAIN)
+    rows = rows[better]
+    state.best[rows], state.best_value[rows] = state.now[rows], state.value[rows]
+    state.found[rows] = step

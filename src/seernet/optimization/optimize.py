@@ -11,7 +11,7 @@ from torch import Tensor
 from seernet.config import OptimizeConfig
 from seernet.optimization.barrier import Region, Schedule, ascend
 from seernet.optimization.grid import Grid
-from seernet.optimization.local_search import Point, Search, climb
+from seernet.optimization.local_search import Search, oscillate
 from seernet.optimization.problem import (
     Limit,
     Predict,
@@ -23,14 +23,12 @@ from seernet.optimization.problem import (
 from seernet.optimization.starts import draw, pull_inside
 from seernet.predictor import single_thread
 
-# Relaxed solutions that are discretized; the ascent's other starts end near these or below.
-CANDIDATES = 8
-SWAPS = 512
-# A front of many budgets shares one ascent of about this many starts, and its points improve on
-# one another: each starts from the next smaller budget's solution too.
+CANDIDATES = 8  # relaxed solutions from which the local search begins
+PATIENCE = 40  # its steps without a better policy
+# A front of many budgets shares one ascent of about this many starts. Its searches are more
+# numerous and less patient, and help one another.
 FRONT_STARTS = 200
-FRONT_REACH = 1
-FRONT_SWAPS = 64
+FRONT_PATIENCE = 25
 
 
 def optimize(
@@ -61,16 +59,19 @@ def optimize(
         Wang et al. (2023), Learning accurate performance predictors for ultrafast automated model
         compression, sec. 3.3; see `barrier` for deviations.
     """
+    budgets = torch.tensor([[limit.budget for limit in limits]], dtype=torch.float64)
+    costs = tuple(limit.cost for limit in limits)
     grid = Grid.of(check_levels(levels))
     check_reachable(limits, grid.low)
-    problem = Problem(predict, tuple(limit.cost for limit in limits), config.kappa)
-    budgets = torch.tensor([limit.budget for limit in limits], dtype=torch.float64)
-    search = Search(problem, grid, reach=grid.values.shape[1] - 1, swaps=SWAPS)
+    problem = Problem(predict, costs, config.kappa)
     with single_thread():
         relaxed = _relax(problem, grid, budgets.expand(config.starts, -1), config, seed)
-        candidates = _discretize(search, relaxed, budgets)
-        best = max((climb(search, start, budgets) for start in candidates), key=_value_of)
-        return _solution(problem, grid, best, limits)
+        relaxed = relaxed[_order(problem, relaxed)[:CANDIDATES]]
+        search = Search(problem, grid, budgets.expand(len(relaxed), -1))
+        found, values = oscillate(
+            search, grid.floor(relaxed), grid.nearest(relaxed), PATIENCE, seed
+        )
+        return _solutions(problem, grid, found[values.argmax()][None], [limits])[0]
 
 
 def optimize_many(
@@ -83,9 +84,9 @@ def optimize_many(
 ) -> list[Solution]:
     """Optimize for many budgets of one cost at once: the predicted front.
 
-    One ascent serves all budgets, with `config.starts` lowered so that it stays affordable, and
-    each budget's local search also starts from the next smaller budget's solution. So the
-    objective never falls along the front.
+    One ascent serves all budgets, with `config.starts` lowered so that it stays affordable. Then
+    each budget's local search begins anew from the next larger budget's solution, and takes over
+    what a smaller one has found: so the objective never falls along the front.
 
     Args:
         predict: Posterior of relaxed policies, `n x d`; differentiable.
@@ -110,18 +111,28 @@ def optimize_many(
     problem = Problem(predict, (limit.cost,), config.kappa)
     each = max(1, min(config.starts, FRONT_STARTS // len(limits)))
     amounts = budgets.detach().double().unsqueeze(1)  # k x 1
-    search = Search(problem, grid, reach=FRONT_REACH, swaps=FRONT_SWAPS)
-    solutions: dict[int, Solution] = {}
-    previous: Point | None = None
     with single_thread():
         relaxed = _relax(problem, grid, amounts.repeat_interleave(each, dim=0), config, seed)
-        for i in budgets.argsort().tolist():
-            starts = _discretize(search, relaxed[i * each : (i + 1) * each], amounts[i])[:1]
-            if previous is not None:
-                starts.append(previous.indices)
-            previous = max((climb(search, start, amounts[i]) for start in starts), key=_value_of)
-            solutions[i] = _solution(problem, grid, previous, [limits[i]])
-    return [solutions[i] for i in range(len(limits))]
+        order = [
+            _order(problem, part)[0] + i * each for i, part in enumerate(torch.split(relaxed, each))
+        ]
+        relaxed = relaxed[torch.stack(order)]
+        search = Search(problem, grid, amounts)
+        found, _ = oscillate(
+            search, grid.floor(relaxed), grid.nearest(relaxed), FRONT_PATIENCE, seed
+        )
+        rising = amounts[:, 0].argsort()
+        larger = rising[(rising.argsort() + 1).clamp(max=len(rising) - 1)]  # of each budget
+        found, values = oscillate(search, found, found[larger], FRONT_PATIENCE, seed + 1)
+        no_dearer = amounts >= amounts.T  # k x k: may a budget (row) take over another's (column)?
+        best = values.expand(len(found), -1).masked_fill(~no_dearer, -torch.inf).argmax(dim=1)
+        return _solutions(problem, grid, found[best], [[limit] for limit in limits])
+
+
+def _order(problem: Problem, points: Tensor) -> Tensor:
+    """Indices of `n x d` points, the best first."""
+    with torch.no_grad():
+        return problem.objective(points).argsort(descending=True, stable=True)
 
 
 def _relax(
@@ -145,34 +156,21 @@ def _relax(
     return result
 
 
-def _discretize(search: Search, relaxed: Tensor, budgets: Tensor) -> list[Tensor]:
-    """Distinct feasible level indices near the best relaxed policies, best first.
-
-    Each is rounded to the nearest levels where that fits, else down, which always does.
-    """
-    with torch.no_grad():
-        order = search.problem.objective(relaxed).argsort(descending=True, stable=True)
-        top = relaxed[order[: 4 * CANDIDATES]]
-        nearest, floor = search.grid.nearest(top), search.grid.floor(top)
-        fits = (search.cost(nearest) <= budgets).all(dim=1, keepdim=True)
-        rounded = torch.where(fits, nearest, floor)
-        rounded = rounded[search.value(rounded).argsort(descending=True, stable=True)]
-    distinct = {tuple(row): None for row in rounded.tolist()}
-    return [torch.tensor(row) for row in list(distinct)[:CANDIDATES]]
-
-
-def _value_of(point: Point) -> float:
-    return point.value
-
-
-def _solution(problem: Problem, grid: Grid, point: Point, limits: Sequence[Limit]) -> Solution:
-    u = grid.policies(point.indices.unsqueeze(0))
+def _solutions(
+    problem: Problem, grid: Grid, indices: Tensor, limits: Sequence[Sequence[Limit]]
+) -> list[Solution]:
+    """Solutions at `k x d` level indices, each under its own limits."""
+    u = grid.policies(indices)
     with torch.no_grad():
         mean, variance = problem.predict(u).bounded()
-        costs = problem.cost(u)[0]
-    return Solution(
-        u=u[0],
-        mean=float(mean[0]),
-        std=float(variance[0].clamp_min(0).sqrt()),
-        costs={limit.name: float(cost) for limit, cost in zip(limits, costs, strict=True)},
-    )
+        std = variance.clamp_min(0).sqrt()
+        costs = problem.cost(u).tolist()
+    return [
+        Solution(
+            u[i],
+            float(mean[i]),
+            float(std[i]),
+            {limit.name: cost for limit, cost in zip(each, costs[i], strict=True)},
+        )
+        for i, each in enumerate(limits)
+    ]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,8 +22,8 @@ from seernet.policy.space import SearchSpace
 FLOAT_BYTES = 4
 
 
-class Costs(NamedTuple):
-    """Costs of `n` policies, each a float64 tensor of `n`, differentiable.
+class Costs:
+    """Costs of `n` policies, each a float64 tensor of `n`, differentiable, computed when asked for.
 
     Attributes:
         bops: Bit operations of one image.
@@ -33,10 +34,78 @@ class Costs(NamedTuple):
         parameters: Weights, biases and normalisations, as elements.
     """
 
-    bops: Tensor
-    macs: Tensor
-    size_bytes: Tensor
-    parameters: Tensor
+    def __init__(self, model: CostModel, value: Tensor, weight_bits: Tensor, act_bits: Tensor):
+        self._model = model
+        self._value = value
+        self._weight_bits, self._act_bits = weight_bits, act_bits
+
+    @cached_property
+    def layer_macs(self) -> Tensor:
+        """MACs of each layer, `n x layers`."""
+        return _times(self._model.macs_per_pair, self._pairs)
+
+    @cached_property
+    def bops(self) -> Tensor:
+        bits = self._weight_bits * self._act_bits
+        return (self.layer_macs * bits).sum(dim=1) + self._model.whole_macs * FULL_BITS**2
+
+    @cached_property
+    def macs(self) -> Tensor:
+        return self.layer_macs.sum(dim=1) + self._model.whole_macs
+
+    @cached_property
+    def size_bytes(self) -> Tensor:
+        model, low = self._model, self._weight_bits < FULL_BITS
+        scales = low * self._kept[1] + (self._act_bits < FULL_BITS)
+        quantized = (torch.minimum(self._weight_bits, self._act_bits) < FULL_BITS).any(dim=1)
+        floats = (model.bias * self._kept[1] + scales).sum(dim=1) + quantized * model.merges
+        packed = (self._weights * self._weight_bits / 8.0).sum(dim=1)
+        return packed + FLOAT_BYTES * (floats + self._norms)
+
+    @cached_property
+    def parameters(self) -> Tensor:
+        return (self._weights + self._model.bias * self._kept[1]).sum(dim=1) + self._norms
+
+    @cached_property
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        """Kept input and output features of each layer, each `n x layers`."""
+        inputs, outputs = self._model.features.apply(self._value).tensor_split(2, dim=1)
+        return inputs, outputs
+
+    @cached_property
+    def _pairs(self) -> Tensor:
+        """Kept (input, output) channel pairs of each layer, `n x layers`."""
+        inputs, outputs = self._kept
+        return torch.where(self._model.depthwise, outputs, inputs * outputs)
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        return _times(self._model.weights_per_pair, self._pairs)
+
+    @cached_property
+    def _norms(self) -> Tensor:
+        """Elements of normalisations and of parts that stay whole, `n`."""
+        model = self._model
+        return model.norms.apply(self._value) @ model.norm_floats + model.whole_parameters
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Turns kept channels of groups into kept features of layers: an affine map.
+
+    Attributes:
+        columns: Coordinates of a policy that are channel groups, `g`.
+        constant: Features that no group owns, `m`.
+        matrix: Features for each kept channel, `g x m`.
+    """
+
+    columns: Tensor
+    constant: Tensor
+    matrix: Tensor
+
+    def apply(self, value: Tensor) -> Tensor:
+        """Kept features, `n x m`, of policies' physical values, `n x d`."""
+        return self.constant + value[:, self.columns] @ self.matrix
 
 
 class CostModel:
@@ -52,25 +121,24 @@ class CostModel:
         column = {(c.kind, c.name): i for i, c in enumerate(space.coordinates)}
         self._groups = {g.name: (column["pruning_ratio", g.name], g.channels) for g in graph.groups}
         layers = graph.layers
-        bits = [
-            [column.get((kind, layer.name), -1) for layer in layers]
-            for kind in ("weight_bits", "act_bits")
-        ]
-        self._weight_column, self._act_column = torch.tensor(bits)
-        fixed = [float(space.fixed_bits.get(layer.name, 0)) for layer in layers]
-        self._fixed = torch.tensor(fixed, dtype=torch.float64)
-        self._inputs = self._mixing([(x.in_features, x.inputs) for x in layers])
-        self._outputs = self._mixing([(x.out_features, x.outputs) for x in layers])
-        self._norms = self._mixing([(x.features, x.inputs) for x in graph.norms])
-        self._norm_floats = torch.tensor([x.floats for x in graph.norms], dtype=torch.float64)
-        self._depthwise = torch.tensor([x.depthwise for x in layers])
+        kinds = ("weight_bits", "act_bits")
+        bits = [column.get((kind, x.name), len(column)) for kind in kinds for x in layers]
+        self._bits = torch.tensor(bits)
+        fixed = [float(space.fixed_bits.get(x.name, 0)) for x in layers]
+        self._fixed = torch.tensor(fixed + fixed, dtype=torch.float64)
+        ends = [(x.in_features, x.inputs) for x in layers]
+        ends += [(x.out_features, x.outputs) for x in layers]
+        self.features = self._mixing(ends)
+        self.norms = self._mixing([(x.features, x.inputs) for x in graph.norms])
+        self.norm_floats = torch.tensor([x.floats for x in graph.norms], dtype=torch.float64)
+        self.depthwise = torch.tensor([x.depthwise for x in layers])
         pairs = [x.out_features * (1 if x.depthwise else x.in_features) for x in layers]
-        self._macs = _ratios([x.macs for x in layers], pairs)
-        self._weights = _ratios([x.weights for x in layers], pairs)
-        self._bias = torch.tensor([float(x.bias) for x in layers], dtype=torch.float64)
-        self._merges = graph.merges
-        self._whole_macs = float(sum(x.macs for x in graph.whole))
-        self._whole_parameters = float(sum(x.parameters for x in graph.whole))
+        self.macs_per_pair = _ratios([x.macs for x in layers], pairs)
+        self.weights_per_pair = _ratios([x.weights for x in layers], pairs)
+        self.bias = torch.tensor([float(x.bias) for x in layers], dtype=torch.float64)
+        self.merges = graph.merges
+        self.whole_macs = float(sum(x.macs for x in graph.whole))
+        self.whole_parameters = float(sum(x.parameters for x in graph.whole))
 
     def __call__(self, u: Tensor) -> Costs:
         """Costs of relaxed policies.
@@ -82,59 +150,29 @@ class CostModel:
             The costs of each.
         """
         value = self.space.physical(u)
-        weight_bits = self._bits(value, self._weight_column)
-        return self._costs(value, weight_bits, self._bits(value, self._act_column))
+        # One column more, for layers whose bits are fixed; those are added.
+        bits = torch.cat([value, value.new_zeros(len(value), 1)], dim=1)[:, self._bits]
+        return Costs(self, value, *(bits + self._fixed).tensor_split(2, dim=1))
 
     def baseline(self) -> Costs:
         """Costs of the uncompressed network at 32 bits; tensors of one."""
         value = torch.tensor([[float(c.values[-1]) for c in self.space.coordinates]])
-        full = torch.full((1, len(self._fixed)), float(FULL_BITS), dtype=torch.float64)
-        return self._costs(value.double(), full, full)
+        full = torch.full((1, len(self.bias)), float(FULL_BITS), dtype=torch.float64)
+        return Costs(self, value.double(), full, full)
 
-    def layer_macs(self, u: Tensor) -> Tensor:
-        """MACs of each layer, `n x layers`."""
-        return _times(self._macs, self._kept_pairs(self.space.physical(u)))
-
-    def _costs(self, value: Tensor, weight_bits: Tensor, act_bits: Tensor) -> Costs:
-        pairs = self._kept_pairs(value)
-        macs, weights = _times(self._macs, pairs), _times(self._weights, pairs)
-        outputs = self._kept(value, self._outputs)
-        norms = self._kept(value, self._norms) @ self._norm_floats + self._whole_parameters
-        scales = (weight_bits < FULL_BITS) * outputs + (act_bits < FULL_BITS)
-        quantized = (torch.minimum(weight_bits, act_bits) < FULL_BITS).any(dim=1)
-        floats = (self._bias * outputs + scales).sum(dim=1) + quantized * self._merges
-        return Costs(
-            bops=(macs * weight_bits * act_bits).sum(dim=1) + self._whole_macs * FULL_BITS**2,
-            macs=macs.sum(dim=1) + self._whole_macs,
-            size_bytes=(weights * weight_bits / 8.0).sum(dim=1) + FLOAT_BYTES * (floats + norms),
-            parameters=(weights + self._bias * outputs).sum(dim=1) + norms,
-        )
-
-    def _kept_pairs(self, value: Tensor) -> Tensor:
-        """Kept (input, output) channel pairs of each layer, `n x layers`."""
-        inputs = self._kept(value, self._inputs)
-        outputs = self._kept(value, self._outputs)
-        return torch.where(self._depthwise, outputs, inputs * outputs)
-
-    def _bits(self, value: Tensor, column: Tensor) -> Tensor:
-        return torch.where(column >= 0, value[:, column.clamp(min=0)], self._fixed)
-
-    def _mixing(self, rows: list[tuple[int, Mapping[str, int]]]) -> tuple[Tensor, Tensor]:
-        """Constant and matrix that turn kept channels into kept features."""
+    def _mixing(self, rows: list[tuple[int, Mapping[str, int]]]) -> Mixing:
+        """The map from kept channels to these features: how many there are, and whose."""
+        names = list(self._groups)
+        place = {name: index for index, name in enumerate(names)}
         constant = torch.zeros(len(rows), dtype=torch.float64)
-        matrix = torch.zeros(len(rows), self.space.dimension, dtype=torch.float64)
+        matrix = torch.zeros(len(names), len(rows), dtype=torch.float64)
         for row, (features, shares) in enumerate(rows):
             constant[row] = features
             for name, count in shares.items():
-                index, channels = self._groups[name]
-                matrix[row, index] = count // channels
+                matrix[place[name], row] = count // self._groups[name][1]
                 constant[row] -= count
-        return constant, matrix
-
-    @staticmethod
-    def _kept(value: Tensor, mixing: tuple[Tensor, Tensor]) -> Tensor:
-        constant, matrix = mixing
-        return constant + value @ matrix.T
+        columns = torch.tensor([self._groups[name][0] for name in names], dtype=torch.long)
+        return Mixing(columns, constant, matrix)
 
 
 def _ratios(amounts: list[int], pairs: list[int]) -> tuple[Tensor, Tensor]:

@@ -36,7 +36,7 @@ class FeatureMap:
         self._span = (self._low_noise - torch.pow(4.0, -space.high)).clamp(min=1e-300)
         ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
         self._log_bops = self.cost(ends).bops.log()
-        macs = self.cost.layer_macs(ends[1:])[0]
+        macs = self.cost(ends[1:]).layer_macs[0]
         names = [layer.name for layer in space.graph.layers]
         share = dict(zip(names, (macs / macs.sum()).tolist(), strict=True))
         sums = [

@@ -95,7 +95,7 @@ class SearchSpace:
         value = self.low + u * (self.high - self.low)
         nearest = value.detach().round()
         snap = (value.detach() - nearest).abs() < 1e-9
-        return value + torch.where(snap, nearest - value.detach(), torch.zeros_like(nearest))
+        return value + snap * (nearest - value.detach())
 
     def round(self, u: Tensor) -> Tensor:
         """The discrete policies nearest to relaxed ones, `n x d`, as relaxed points."""

@@ -34,12 +34,29 @@ MAX_ITERATIONS = 200
 UNREACHABLE = 1e10  # a loss worse than any that arises
 MIN_NOISE = 1e-4  # standardized; keeps duplicated rows from making the covariance singular
 
-# Prior modes and spreads (standard deviation of the logarithm), in standardized target units.
-COMMON_SLOPE = (1.0, 1.0)
-OWN_SLOPES = (0.4, 1.0)
-SMOOTH = (0.4, 1.0)
-LENGTH = (1.0, 0.6)  # in multiples of sqrt(f)
-NOISE = (0.08, 1.0)
+
+@dataclass(frozen=True)
+class Priors:
+    """Log-normal priors, each by its mode and the standard deviation of its logarithm.
+
+    Attributes:
+        common_slope: Of the variance along the scaled sum of features, standardized units.
+        own_slopes: Of the variance of each feature's own slope, times f.
+        smooth: Of the smooth function's variance.
+        length: Of its length scales, in multiples of sqrt(f).
+        noise: Of the variance of one measurement.
+    """
+
+    common_slope: tuple[float, float] = (1.0, 1.5)
+    own_slopes: tuple[float, float] = (0.2, 1.0)
+    smooth: tuple[float, float] = (0.2, 1.0)
+    length: tuple[float, float] = (1.0, 0.6)
+    noise: tuple[float, float] = (0.1, 1.5)
+
+
+POLICIES = Priors()
+# For rows of which nothing is known: next to nothing beside a linear trend, and any noise.
+LINEAR = Priors((0.5, 2.0), (0.2, 2.0), (1e-3, 0.5), (1.0, 0.6), (0.3, 1.5))
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,13 @@ class GaussianProcess:
         return {"inputs": self.inputs, "targets": self.targets, **vars(self.hyper)}
 
 
-def fit(inputs: Tensor, targets: Tensor, config: PredictorConfig, seed: int) -> Core:  # noqa: ARG001
+def fit(
+    inputs: Tensor,
+    targets: Tensor,
+    config: PredictorConfig,  # noqa: ARG001
+    seed: int,  # noqa: ARG001
+    priors: Priors = POLICIES,
+) -> Core:
     """Fit the hyperparameters to standardized rows, `n x f` and `n`; deterministic."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # GPyTorch still mentions torch.jit.script
@@ -133,14 +156,14 @@ def fit(inputs: Tensor, targets: Tensor, config: PredictorConfig, seed: int) -> 
         # Stopping at the iteration limit is no failure: the estimate is usable. Nor are inputs
         # outside the unit cube: the priors are made for standardized ones.
         warnings.simplefilter("ignore")
-        mll = _likelihood(inputs, targets)
+        mll = _likelihood(inputs, targets, priors)
         fit_gpytorch_mll_scipy(mll, closure=_Loss(mll), options={"maxiter": MAX_ITERATIONS})
     model = mll.model
     hyper = _read(model.covar_module, model.mean_module.constant, model.likelihood.noise)
     return GaussianProcess.of(inputs, targets, hyper)
 
 
-def _likelihood(inputs: Tensor, targets: Tensor) -> Any:
+def _likelihood(inputs: Tensor, targets: Tensor, priors: Priors) -> Any:
     """The rows' marginal likelihood times the priors, as a module, at the priors' modes."""
     from botorch.models import SingleTaskGP
     from gpytorch.constraints import GreaterThan
@@ -148,14 +171,14 @@ def _likelihood(inputs: Tensor, targets: Tensor) -> Any:
     from gpytorch.mlls import ExactMarginalLogLikelihood
 
     likelihood = GaussianLikelihood(
-        noise_prior=_prior(*NOISE), noise_constraint=GreaterThan(MIN_NOISE)
+        noise_prior=_prior(*priors.noise), noise_constraint=GreaterThan(MIN_NOISE)
     )
-    likelihood.noise = NOISE[0]
+    likelihood.noise = priors.noise[0]
     model = SingleTaskGP(
         torch.cat([inputs, _scaled_sum(inputs)], dim=1),
         targets.unsqueeze(-1),
         likelihood=likelihood,
-        covar_module=_kernel(inputs.shape[1]),
+        covar_module=_kernel(inputs.shape[1], priors),
         outcome_transform=None,
     )
     return ExactMarginalLogLikelihood(likelihood, model).train()
@@ -215,7 +238,7 @@ def _prior(mode: float, spread: float) -> Any:
     return LogNormalPrior(math.log(mode) + spread**2, spread)
 
 
-def _kernel(columns: int) -> Kernel:
+def _kernel(columns: int, priors: Priors) -> Kernel:
     """The kernel of the module's docstring in GPyTorch, hyperparameters at their prior modes.
 
     It takes the scaled sum of the features as one more column.
@@ -223,17 +246,17 @@ def _kernel(columns: int) -> Kernel:
     from gpytorch.kernels import LinearKernel, RBFKernel, ScaleKernel
 
     features = tuple(range(columns))
-    own_mode, length_mode = OWN_SLOPES[0] / columns, LENGTH[0] * math.sqrt(columns)
-    common = LinearKernel(variance_prior=_prior(*COMMON_SLOPE), active_dims=(columns,))
-    own = LinearKernel(variance_prior=_prior(own_mode, OWN_SLOPES[1]), active_dims=features)
+    own_mode, length_mode = priors.own_slopes[0] / columns, priors.length[0] * math.sqrt(columns)
+    common = LinearKernel(variance_prior=_prior(*priors.common_slope), active_dims=(columns,))
+    own = LinearKernel(variance_prior=_prior(own_mode, priors.own_slopes[1]), active_dims=features)
     rbf = RBFKernel(
         ard_num_dims=columns,
-        lengthscale_prior=_prior(length_mode, LENGTH[1]),
+        lengthscale_prior=_prior(length_mode, priors.length[1]),
         active_dims=features,
     )
-    smooth = ScaleKernel(rbf, outputscale_prior=_prior(*SMOOTH))
-    common.variance, own.variance = COMMON_SLOPE[0], own_mode
-    smooth.outputscale, rbf.lengthscale = SMOOTH[0], length_mode
+    smooth = ScaleKernel(rbf, outputscale_prior=_prior(*priors.smooth))
+    common.variance, own.variance = priors.common_slope[0], own_mode
+    smooth.outputscale, rbf.lengthscale = priors.smooth[0], length_mode
     return cast("Kernel", (common + own + smooth).double())
 
 
