@@ -134,10 +134,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="of each search (default 10)")
     parser.add_argument("--test", type=int, default=96, help="test policies (default 96)")
     parser.add_argument("--repetitions", type=int, default=4, help="of each (default 4)")
+    parser.add_argument("--evaluations", type=int, default=64, help="of a search (default 64)")
     parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=SEARCHES)
     arguments = parser.parse_args()
     os.chdir(ROOT)
     params = load()
+    sample = params.sample.model_copy(update={"evaluations": arguments.evaluations})
+    params = params.model_copy(update={"sample": sample})
     space = SearchSpace(NetworkGraph.load(artifacts.GRAPH), params.space)
     names = list(dict.fromkeys(["random", *arguments.searches]))
     jobs = [(name, seed) for seed in range(arguments.seeds) for name in names]

@@ -46,7 +46,14 @@ def trace(
     if not seen.layers:
         raise ModelError(f"{type(model).__name__} has no convolution or linear layer to compress.")
     with torch.no_grad():
-        found = tuple(_output(model, image).shape)
+        output = _output(model, image)
+    if not bool(output.isfinite().all()):
+        raise ModelError(
+            f"{type(model).__name__} gives outputs that are not finite for a random image; check "
+            "its weights and whether it divides by, or takes the logarithm of, something that may "
+            "be zero."
+        )
+    found = tuple(output.shape)
     if num_classes is not None and found != (1, num_classes):
         raise ModelError(
             f"the network gives outputs of shape {found} for one image, the data set has "
