@@ -121,8 +121,9 @@ def curve(job: tuple[Job, list[Policy]]) -> Curve:
     sample = bench.params.sample
     found: Curve = {}
     for count in range(sample.initial, len(measured) + 1, sample.batch):
+        predictor = bench.fit(measured[:count])
         with torch.no_grad():
-            found[count] = bench.fit(measured[:count]).posterior(points).mean.numpy()
+            found[count] = predictor.posterior(points).mean.numpy()
     return found
 
 

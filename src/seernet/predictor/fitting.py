@@ -97,6 +97,6 @@ def fit(
     features, scores = check_rows(features, scores)
     scaling = Scaling.of(features, scores, soft)
     rows = scaling.inputs(features), scaling.targets(scores, soft)
-    with single_thread():
+    with single_thread(), torch.enable_grad():
         core = FAMILIES[family].fit(*rows, config, seed)
     return FittedPredictor(family, core, scaling)
