@@ -195,6 +195,15 @@ def test_norm_folds_only_into_a_layer_of_its_own(around: Around) -> None:
     assert [n.name for n in trace(around(changed_in_place), SHAPE).norms] == ["1.1"]
 
 
+def test_network_whose_outputs_are_not_finite_is_refused(around: Around) -> None:
+    class Logarithm(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (-x.square() - 1.0).log()
+
+    with pytest.raises(ModelError, match="not finite"):
+        trace(around(Logarithm()), SHAPE)
+
+
 def test_unused_layer_costs_nothing(around: Around) -> None:
     model = around(nn.ReLU())
 

@@ -266,6 +266,16 @@ def test_the_process_is_left_only_for_a_clearly_denser_family(shift: float, expe
     assert choose(truth, results) == expected
 
 
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_fit_does_not_mind_where_it_is_called(family: str) -> None:
+    features, scores = rows(24, seed=5)
+    outside = fit(family, features, scores, CONFIG, 0).posterior(features)
+    with torch.no_grad():
+        inside = fit(family, features, scores, CONFIG, 0).posterior(features)
+    assert torch.equal(inside.mean, outside.mean)
+    assert torch.equal(inside.variance, outside.variance)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_trial_step_out_of_reach_costs_more_than_any_other() -> None:
     features, scores = rows(24, seed=5)

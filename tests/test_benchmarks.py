@@ -1,0 +1,61 @@
+"""Benchmarks that others run on tables of their own: what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "predictor_table.py"
+
+
+def policies(n: int, seed: int) -> pd.DataFrame:
+    """A table whose accuracy is linear in its raw columns, with noise and repeated labels."""
+    random = np.random.default_rng(seed)
+    ratios, bits = random.integers(0, 7, (n, 6)) / 10, random.integers(2, 9, (n, 6))
+    score = bits @ random.exponential(1.0, 6) / 8 - ratios @ random.exponential(1.0, 6)
+    noisy = score / score.std() + random.normal(0.0, 0.5, n)
+    columns = {f"bits_{i}": bits[:, i] for i in range(6)}
+    columns |= {"accuracy": (70 + 5 * noisy).round(1)}
+    return pd.DataFrame(columns | {f"pruning_ratio_{i}": ratios[:, i] for i in range(6)})
+
+
+def run(table: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), str(table), "--repetitions", "1", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_predictor_table_prints_one_object_and_does_not_lose_to_ridge(tmp_path: Path) -> None:
+    policies(40, seed=0).to_csv(tmp_path / "table.csv", index=False)
+    done = run(tmp_path / "table.csv", "--json", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["seernet"]) == {"r2", "kendall_tau", "rmse", "coverage80"}
+    assert set(found) > {"ridge", "random_forest", "gaussian_process", "mlp", "authors_mlp"}
+    assert found["seernet"]["r2"] > found["ridge"]["r2"] - 0.05
+    assert found["seernet"]["r2"] > 0.5
+    assert found["seernet"]["rmse"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.drop(columns="accuracy"), "accuracy"),
+        (lambda t: t.assign(bits_0=t["bits_0"].astype(str) + "b"), "no number"),
+        (lambda t: t.assign(accuracy=200.0), "neither in"),
+        (lambda t: t.head(4), "too few"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_refused_in_one_line(
+    tmp_path: Path, change: object, says: str
+) -> None:
+    change(policies(20, seed=1)).to_csv(tmp_path / "table.csv", index=False)  # type: ignore[operator]
+    done = run(tmp_path / "table.csv")
+    assert done.returncode != 0
+    assert says in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
