@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from _shared import Array, write_summary
 from scipy.stats import kendalltau
 from sklearn.base import RegressorMixin
 from sklearn.compose import TransformedTargetRegressor
@@ -45,7 +45,6 @@ from seernet.predictor import fit, gp
 from seernet.predictor.validation import HALF_WIDTH_80
 from seernet.progress import bar
 
-Array = NDArray[np.float64]
 FOLDS = 5
 INNER_FOLDS = 3  # of the choice between our models
 
@@ -278,6 +277,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="fit on so many rows, test on the others")
     parser.add_argument("--repetitions", type=int, default=10, help="shuffle seeds (default 10)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--save", help="also write results/predictor_table/SAVE/summary.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
     arguments = parser.parse_args()
     table = Table.read(arguments.table)
@@ -294,6 +294,8 @@ def main() -> None:
         for result in pool.map(repetition, jobs):
             found.append(result)
             shown.update()
+    if arguments.save:
+        write_summary(f"predictor_table/{arguments.save}", summarize(found))
     print(json.dumps(summarize(found), indent=2) if arguments.json else render(found))
 
 
