@@ -2,7 +2,7 @@
 
 A short way through: `problem` states limits and solutions; `starts` spreads feasible points;
 `barrier` climbs the predictor's gradient inside the budget; `grid` goes from relaxed to discrete;
-`local_search` uses up the slack; `optimize` puts them together.
+`local_search` goes on from there across the budget; `optimize` puts them together.
 """
 
 from seernet.optimization.optimize import optimize, optimize_many
