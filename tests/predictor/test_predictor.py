@@ -267,6 +267,21 @@ def test_the_process_is_left_only_for_a_clearly_denser_family(shift: float, expe
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_the_covariance_agrees_with_the_variances(family: str) -> None:
+    features, scores = rows(40, seed=3)
+    others, _ = rows(10, seed=4)
+    predictor = fit(family, features, scores, CONFIG, 0)
+    joint, noise = predictor.covariance(others)
+    # To first order: doubt here is small against the error itself.
+    torch.testing.assert_close(
+        joint.diagonal(), predictor.posterior(others).variance, rtol=0.1, atol=1e-9
+    )
+    torch.testing.assert_close(joint, joint.T)
+    assert (torch.linalg.eigvalsh(joint) > -1e-12).all()
+    assert float(noise.median()) == pytest.approx(predictor.noise_variance, rel=0.5)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_a_fit_does_not_mind_where_it_is_called(family: str) -> None:
     features, scores = rows(24, seed=5)
     outside = fit(family, features, scores, CONFIG, 0).posterior(features)

@@ -5,6 +5,7 @@ import torch
 
 from seernet.errors import SeerNetError
 from seernet.sampling import anchors
+from seernet.sampling.acquisition import reduce_variance
 
 
 def test_rounds_have_the_sizes_of_the_parameters(finished):
@@ -14,7 +15,7 @@ def test_rounds_have_the_sizes_of_the_parameters(finished):
     assert [m.origin for m in measured] == ["initial"] * 12 + ["active"] * 8
 
 
-@pytest.mark.parametrize("acquisition", ["variance", "gap", "random"])
+@pytest.mark.parametrize("acquisition", ["integrated", "variance", "gap", "random"])
 def test_a_longer_run_starts_with_the_shorter_one(sampler, measuring, acquisition):
     first = sampler(acquisition=acquisition, evaluations=14).run(measuring())
     second = sampler(acquisition=acquisition, evaluations=16).run(measuring())
@@ -88,3 +89,34 @@ def test_frontier_asks_about_better_policies_than_variance(
 def test_torch_generator_is_left_alone(finished):
     *_, before, after = finished
     assert torch.equal(before, after)
+
+
+def test_measurements_that_lower_the_variance_most_are_found_one_by_one():
+    # Brute force: condition a Gaussian on each possible next measurement, and sum what is left.
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    joint = root @ root.T
+    noise = torch.rand(8, generator=generator, dtype=torch.float64) + 0.1
+    weight = torch.rand(8, generator=generator, dtype=torch.float64)
+
+    def left(measured: list[int]) -> float:
+        among = joint[measured][:, measured] + torch.diag(noise[measured])
+        explained = joint[:, measured] @ torch.linalg.solve(among, joint[measured])
+        return float(weight @ (joint - explained).diagonal())
+
+    expected: list[int] = []
+    for _ in range(3):
+        expected.append(
+            min((i for i in range(8) if i not in expected), key=lambda i: left([*expected, i]))
+        )
+    assert reduce_variance(joint, noise, weight, 3) == expected
+
+
+def test_the_integrated_acquisition_measures_nothing_twice_and_stays_in_the_range(
+    sampler, measuring, space, cost
+):
+    measured = sampler(acquisition="integrated").run(measuring())
+    assert len({m.policy.key() for m in measured}) == len(measured) == 20
+    share = cost(space.encode([m.policy for m in measured])).bops / cost.baseline().bops
+    assert (share >= 0.001).all()
+    assert (share <= 0.02).all()

@@ -46,6 +46,11 @@ class Ensemble:
         outputs = _forward(self.weights, inputs)
         return Posterior(outputs.mean(dim=0), outputs.var(dim=0).clamp_min(1e-12))
 
+    def covariance(self, inputs: Tensor) -> Tensor:
+        """Covariance of `n x f` inputs over members, `n x n`."""
+        covariance: Tensor = _forward(self.weights, inputs).mT.cov()
+        return covariance
+
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and noise: what `restore` needs."""
         return {**self.weights, "noise": torch.tensor(self.noise, dtype=torch.float64)}

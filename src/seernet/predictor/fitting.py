@@ -68,6 +68,18 @@ class FittedPredictor:
         return Posterior(expected.mean, expected.variance + noise).bounded()
 
 
+    def covariance(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariance of scores, to first order, and each one's noise, at `n x f` features.
+
+        Returns:
+            `n x n` and `n`, in squared score units.
+        """
+        inputs = self.scaling.inputs(features.double())
+        slope = self.scaling.slope(self.core.moments(inputs).mean)
+        joint = slope[:, None] * slope * self.core.covariance(inputs)
+        return joint, slope.square() * (self.core.noise + float(self.scaling.residual))
+
+
 def fit(
     family: str,
     features: Tensor,

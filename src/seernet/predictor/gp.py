@@ -135,6 +135,11 @@ class GaussianProcess:
         # Rounding can take the difference below zero where the rows leave no doubt.
         return Posterior(mean, (self.hyper.variance(inputs) - explained).clamp_min(1e-12))
 
+    def covariance(self, inputs: Tensor) -> Tensor:
+        """Noise-free posterior covariance of `n x f` inputs, `n x n`."""
+        explained = self.hyper.covariance(inputs, self.inputs) @ self.whitening.mT
+        return self.hyper.covariance(inputs, inputs) - explained @ explained.mT
+
     def tensors(self) -> dict[str, Tensor]:
         """Training rows and hyperparameters: what `restore` needs."""
         return {"inputs": self.inputs, "targets": self.targets, **vars(self.hyper)}

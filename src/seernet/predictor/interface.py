@@ -49,6 +49,10 @@ class Predictor(Protocol):
         """The same mean, with the variance of one noisy measurement."""
         ...
 
+    def covariance(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariance of scores, to first order, and each one's noise: `n x n` and `n`."""
+        ...
+
 
 class Core(Protocol):
     """A fitted model in standardized units; each family provides one.
@@ -62,6 +66,10 @@ class Core(Protocol):
 
     def moments(self, inputs: Tensor) -> Posterior:
         """Noise-free posterior at standardized inputs, `n x f`."""
+        ...
+
+    def covariance(self, inputs: Tensor) -> Tensor:
+        """Noise-free posterior covariance of standardized inputs, `n x f`: `n x n`."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:

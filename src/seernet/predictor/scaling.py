@@ -91,6 +91,11 @@ class Scaling:
         error = torch.exp(-centre + (variance + noise_variance) / 2)
         return Posterior(1.0 + FLOOR - error, error**2 * torch.expm1(variance))
 
+    def slope(self, targets: Tensor) -> Tensor:
+        """Slope of the score at `n` standardized targets: the error there, at most 1, scaled."""
+        error = torch.exp(-(targets * self.target_spread + self.target_mean)).clamp_max(1.0)
+        return error * self.target_spread
+
     def noise_variance(self, expected: Posterior, noise: float) -> Tensor:
         """Mean variance of one measurement, in squared score units.
 

@@ -18,7 +18,7 @@ from seernet.errors import SeerNetError
 from seernet.optimization import Limit, optimize_many
 from seernet.policy import FeatureMap, Policy, SearchSpace, Sensitivity
 from seernet.predictor import Predictor, fit
-from seernet.sampling.acquisition import ACQUISITIONS, Belief
+from seernet.sampling.acquisition import ACQUISITIONS, Belief, reduce_variance
 from seernet.sampling.anchors import anchors
 from seernet.sampling.design import SpreadDesign
 from seernet.sampling.evolution import Evolution, diverse
@@ -146,6 +146,9 @@ class ActiveSampler:
         seed = self.seed * 1_000_003 + number
         evolution = Evolution(self.design, self.config.batch, self.config.generations, seed)
         chosen = known[:0]
+        if self.config.acquisition == "integrated":
+            belief = Belief(self._fit(measured, known), self.features, self.design.cost)
+            return self.space.decode(self._most_informative(belief, population, known))
         if self.config.acquisition == "random":
             values = torch.ones(len(population), dtype=torch.float64)
         else:
@@ -164,6 +167,22 @@ class ActiveSampler:
         niche = evolution.niche(population)
         rest = diverse(population, values, niche, known, self.config.batch - len(chosen))
         return self.space.decode(torch.cat([chosen, rest]))
+
+    def _most_informative(self, belief: Belief, population: Tensor, known: Tensor) -> Tensor:
+        """A batch that teaches most about random policies and about the predicted front.
+
+        Half of the weight lies on the policies spread over cost, half on those of the front.
+        """
+        front = self._front(belief)
+        points = torch.cat([_new(front, known), population])
+        weight = torch.full((len(points),), 0.5 / len(population), dtype=torch.float64)
+        ahead = len(points) - len(population)
+        weight[:ahead] = 0.5 / max(ahead, 1)
+        fresh = torch.cdist(points, known).amin(dim=1) > _SAME
+        with torch.no_grad():
+            joint, noise = belief.predictor.covariance(self.features(points))
+        joint[:, ~fresh] = 0.0  # nothing is learned from measuring those again
+        return points[reduce_variance(joint, noise, weight, self.config.batch)]
 
     def _front(self, belief: Belief) -> Tensor:
         """The best predicted policies all over the cost range, `_FRONT x d`, from the ascent.
