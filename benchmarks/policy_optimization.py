@@ -267,7 +267,7 @@ def _exact(summary: dict[str, Any]) -> str:
         found = [row for row in summary["additive"] if row["network"] == network]
         gaps = [row["bound"] - row["value"] for row in found]
         proven = sum(row["bound"] - row["best"] <= 1e-4 for row in found)
-        beaten = sum(row["best"] < row["value"] - 1e-6 for row in found)
+        beaten = sum(row["best"] < row["value"] - SAME for row in found)
         lines.append(
             [
                 network,
