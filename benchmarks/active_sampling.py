@@ -87,12 +87,11 @@ def summarize(found: dict[str, list[Curve]], truth: Array) -> dict[str, Any]:
             def statistic(draw: NDArray[np.int64], pair: tuple[Array, Array] = pair) -> float:
                 return share(pair[0][draw], pair[1][draw], counts)
 
-            low, high = bootstrap(len(pair[0]), statistic)
+            ends = (share(*pair, counts), *bootstrap(len(pair[0]), statistic))
             rows[name] = {
                 **{key: interval(array) for key, array in value.items()},
-                "share": share(*pair, counts),
-                "share_low": low,
-                "share_high": high,
+                # JSON has no infinity: a share that is never reached is null.
+                "share": [end if math.isfinite(end) else None for end in ends],
             }
         summary["parts"][part] = rows
     return summary
@@ -115,13 +114,15 @@ def render(summary: dict[str, Any]) -> str:
         lines = []
         for name, row in rows.items():
             cells = [f"{100 * row['rmse']['mean'][i]:.2f}" for i in shown]
-            ends = f"[{100 * row['share_low']:.0f}, {100 * row['share_high']:.0f}]"
+            share, low, high = (
+                "never" if end is None else f"{100 * end:.0f} %" for end in row["share"]
+            )
             lines.append(
                 [
                     name,
                     *cells,
                     f"{row['kendall_tau']['mean'][-1]:.3f}",
-                    f"{100 * row['share']:.0f} % {ends}",
+                    f"{share} [{low}, {high}]",
                 ]
             )
         parts.append(f"{part} test policies\n\n{markdown(header, lines)}")

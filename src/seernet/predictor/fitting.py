@@ -67,7 +67,6 @@ class FittedPredictor:
         noise = self.scaling.noise_variance(expected, self.core.noise)
         return Posterior(expected.mean, expected.variance + noise).bounded()
 
-
     def covariance(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Covariance of scores, to first order, and each one's noise, at `n x f` features.
 
