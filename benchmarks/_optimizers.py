@@ -15,6 +15,7 @@ from _problems import Case
 from torch import Tensor
 
 from seernet.optimization.grid import Grid
+from seernet.sampling import SpreadDesign
 
 BATCH = 128
 
@@ -49,27 +50,30 @@ class Clock:
 
 
 def random_search(case: Case, clock: Clock, seed: int) -> None:
-    """Random policies that use up their budget: drawn, then lowered at random until they fit."""
-    grid = Grid.of(case.space.levels)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        while not clock.over():
-            uniform = torch.rand(BATCH, len(grid.low), generator=generator, dtype=torch.float64)
-            points = grid.policies(grid.floor(_inside(case, grid, uniform)))
+    """Random policies that use 80 to 100 % of the budget, from the library's own design."""
+    first = 0
+    while not clock.over():
+        points = _near_budget(case, seed, first)
+        first += BATCH
+        with torch.no_grad():
             clock.offer(case.objective(points), case.load(points))
 
 
 def projected_gradient(case: Case, clock: Clock, seed: int) -> None:
-    """Plain gradient steps from random points, stopped at the budget, as the published code does.
+    """Plain gradient steps from cheap random points, stopped at the budget, as the published code.
 
-    Each step has a fixed length; the one that would leave the budget is not taken.
+    Each step has a fixed length; the one that would leave the budget is not taken. Ends are rounded
+    to the nearest levels where those fit, else down.
     """
     grid = Grid.of(case.space.levels)
     generator = torch.Generator().manual_seed(seed)
     while not clock.over():
-        start = torch.rand(16, len(grid.low), generator=generator, dtype=torch.float64)
-        u = _inside(case, grid, 0.5 * start)
-        going = torch.ones(len(u), dtype=torch.bool)
+        # From the cheapest corner to a tenth of each range: room to climb at all budgets here.
+        u = 0.1 * torch.rand(16, len(grid.low), generator=generator, dtype=torch.float64)
+        going = case.load(u) <= 1.0
+        u = torch.where(going[:, None], u, torch.zeros_like(u))
+        going = torch.ones_like(going)
+        _offer_rounded(case, clock, grid, u)
         while bool(going.any()) and not clock.over():
             point = u.clone().requires_grad_()
             (slope,) = torch.autograd.grad(case.objective(point).sum(), point)
@@ -78,9 +82,20 @@ def projected_gradient(case: Case, clock: Clock, seed: int) -> None:
                 trial = (u + step).clamp(0.0, 1.0)
                 going &= (case.load(trial) <= 1.0) & ((trial - u).abs().amax(dim=1) > 1e-6)
                 u = torch.where(going[:, None], trial, u)
-        with torch.no_grad():
-            points = grid.policies(grid.floor(u))
-            clock.offer(case.objective(points), case.load(points))
+        _offer_rounded(case, clock, grid, u)
+
+
+def _offer_rounded(case: Case, clock: Clock, grid: Grid, u: Tensor) -> None:
+    """Offer the discrete policies nearest to relaxed ones, and those below them."""
+    with torch.no_grad():
+        points = torch.cat([grid.policies(grid.nearest(u)), grid.policies(grid.floor(u))])
+        clock.offer(case.objective(points), case.load(points))
+
+
+def _near_budget(case: Case, seed: int, first: int) -> Tensor:
+    """A batch of random policies that cost 80 to 100 % of the budget."""
+    share = case.budget / float(case.cost.baseline().bops)
+    return SpreadDesign(case.space, (0.8 * share, share), seed).draw_many(first, BATCH)
 
 
 def evolution(case: Case, clock: Clock, seed: int) -> None:
@@ -107,9 +122,8 @@ def evolution(case: Case, clock: Clock, seed: int) -> None:
             clock.offer(values, loads)
             out["F"], out["G"] = -values.numpy()[:, None], loads.numpy()[:, None] - 1.0
 
-    generator = torch.Generator().manual_seed(seed)
-    uniform = torch.rand(BATCH, len(grid.low), generator=generator, dtype=torch.float64)
-    first = grid.floor(_inside(case, grid, uniform))  # feasible, else most of its time goes there
+    # Feasible ones to begin with, else most of its time goes into finding any.
+    first = grid.nearest(_near_budget(case, seed, 0))
     algorithm = GA(
         pop_size=BATCH,
         sampling=first.numpy(),
@@ -120,17 +134,6 @@ def evolution(case: Case, clock: Clock, seed: int) -> None:
     algorithm.setup(Policies(), seed=seed, termination=("n_gen", 10**9))
     while not clock.over():
         algorithm.next()
-
-
-def _inside(case: Case, grid: Grid, points: Tensor) -> Tensor:
-    """Move points towards the cheapest corner until they fit."""
-    inside, outside = torch.zeros(len(points), 1), torch.ones(len(points), 1)
-    with torch.no_grad():
-        for _ in range(12):
-            middle = (inside + outside) / 2
-            fits = (case.load(grid.low + middle * (points - grid.low)) <= 1.0)[:, None]
-            inside, outside = torch.where(fits, middle, inside), torch.where(fits, outside, middle)
-    return grid.low + inside * (points - grid.low)
 
 
 RIVALS: dict[str, Callable[[Case, Clock, int], None]] = {

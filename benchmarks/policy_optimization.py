@@ -109,14 +109,14 @@ def without(part: str) -> Iterator[dict[str, Any]]:
     """Switch one part of the optimizer off; yields changes of its configuration."""
     module = "seernet.optimization"
     patches: dict[str, list[Any]] = {
-        "barrier": [],
+        "barrier weight": [],
         "momentum": [mock.patch(f"{module}.barrier.BETA1", 0.0)],
         "adaptive steps": [mock.patch.dict(_globals(), {"ascend": _plain_steps})],
         "many starts": [],
         "ascent": [],
     }
     changes: dict[str, dict[str, Any]] = {
-        "barrier": {"barrier_weight": 1e-9},
+        "barrier weight": {"barrier_weight": 1e-9},
         "many starts": {"starts": 1},
         "ascent": {"iterations": 1, "learning_rate": 1e-9},
     }
@@ -135,7 +135,7 @@ def _globals() -> dict[str, Any]:
     return found
 
 
-PARTS = ("nothing", "barrier", "momentum", "adaptive steps", "many starts", "ascent")
+PARTS = ("nothing", "barrier weight", "momentum", "adaptive steps", "many starts", "ascent")
 
 
 def ablate(cases: Sequence[Case], best: Sequence[float]) -> dict[str, Any]:
