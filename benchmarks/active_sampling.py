@@ -40,7 +40,7 @@ from seernet.policy import SearchSpace, Sensitivity, probe_policy, probes
 from seernet.progress import bar
 from seernet.store import Store, default_root
 
-SEARCHES = ("frontier", "integrated", "variance", "gap", "random", "naive")
+SEARCHES = ("integrated", "frontier", "variance", "gap", "random", "naive")
 
 
 def figures(curves: Sequence[Curve], truth: Array, part: slice) -> dict[str, Array]:

@@ -180,8 +180,8 @@ class SampleConfig(Section):
     evaluations: Positive = Field(64, description="policies measured for the predictor")
     initial: Positive = Field(24, description="of them, spread over cost before the first round")
     batch: Positive = Field(8, description="policies measured in each active round")
-    acquisition: Literal["frontier", "integrated", "variance", "gap", "random"] = Field(
-        "frontier", description="what makes a candidate worth measuring; see sampling/acquisition"
+    acquisition: Literal["integrated", "frontier", "variance", "gap", "random"] = Field(
+        "integrated", description="what makes a candidate worth measuring; see sampling/acquisition"
     )
     cost_range: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
         description="smallest and largest BOPs of interest, relative to the baseline at 32 bits"

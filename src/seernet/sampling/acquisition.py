@@ -1,12 +1,14 @@
 """Acquisitions: how informative measuring a candidate would be.
 
-`variance` is the paper's: ask where the predictor is least certain. Where accuracy is low it is
-least certain too, so that asks mostly about policies nobody would choose. `frontier` (the default)
-asks where it is uncertain *and* the policy may be the best at its cost: the standard deviation
-times the probability of beating the predicted front. `gap` is what the published code computes.
+`integrated` (the default) asks which measurements, together, would lower the variance most where it
+matters: among policies spread over cost, and along the predicted front. It needs no rule against
+near-twins. See `reduce_variance`.
 
-`integrated` is of another kind: it asks which measurements, together, would lower the variance most
-where it matters, and so needs no rule against near-twins. See `reduce_variance`.
+The others value candidates one by one. `variance` is the paper's: ask where the predictor is least
+certain. Where accuracy is low it is least certain too, so that asks mostly about policies nobody
+would choose. `frontier` asks where it is uncertain *and* the policy may be the best at its cost:
+the standard deviation times the probability of beating the predicted front. `gap` is what the
+published code computes.
 """
 
 from __future__ import annotations
