@@ -167,7 +167,7 @@ def measure(params: Params, repetitions: int, jobs: int) -> None:
     points = all_points(space)
     policies = space.decode(points)
     spec = replace(
-        EvaluationSpec.of(params, DEVICE), prepared=root / "prepared", baseline=root / "baseline"
+        EvaluationSpec.of(params), prepared=root / "prepared", baseline=root / "baseline"
     )
     store = Store(root / "evaluations.sqlite")
     asked = probes(space)
@@ -200,7 +200,7 @@ def baseline(params: Params, root: Path) -> NetworkGraph:
     with seeded(params.seed):
         model = build(params.model, len(info.classes), info.input_shape)
     graph = trace(model, info.input_shape, len(info.classes))
-    trainer = Pretrainer(params, Folders(prepared, folder, root / "progress"), DEVICE)
+    trainer = Pretrainer(params, Folders(prepared, folder, root / "progress"))
     score = trainer.run(model, dataset)
     save_baseline(folder, model, graph)
     trainer.finish()

@@ -14,7 +14,6 @@ from _shared import Array
 from torch import Tensor
 
 from seernet.config import Params
-from seernet.device import resolve_device
 from seernet.evaluation import Evaluation, EvaluationSpec, Measurer
 from seernet.optimization import Limit, optimize_many
 from seernet.parallel import completed
@@ -59,7 +58,7 @@ class Bench:
 
     def spec(self, repetition: int = 0) -> EvaluationSpec:
         """How policies are measured; a repetition draws all that is random anew."""
-        spec = EvaluationSpec.of(self.params, resolve_device(self.params.device))
+        spec = EvaluationSpec.of(self.params)
         return replace(spec, seed=spec.seed + repetition)
 
     def sampler(self, acquisition: str, seed: int) -> ActiveSampler:

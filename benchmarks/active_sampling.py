@@ -32,7 +32,7 @@ from scipy.stats import kendalltau
 
 from seernet import artifacts
 from seernet.config import load
-from seernet.device import resolve_device
+from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Measurer
 from seernet.graph import NetworkGraph
 from seernet.parallel import completed, local_executor
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--searches", nargs="+", choices=SEARCHES, default=SEARCHES)
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    params = load()
+    params = resolve(load())
     sample = params.sample.model_copy(update={"evaluations": arguments.evaluations})
     params = params.model_copy(update={"sample": sample})
     space = SearchSpace(NetworkGraph.load(artifacts.GRAPH), params.space)
@@ -152,7 +152,7 @@ def main() -> None:
         local_executor(params.sample.workers) as executor,
         bar(total + len(jobs) * each, "measuring policies", "policy") as shown,
     ):
-        spec = EvaluationSpec.of(params, resolve_device(params.device))
+        spec = EvaluationSpec.of(params)
         store = Store(default_root() / "evaluations.sqlite")
         found = Measurer(spec, store, executor, shown).divergences(
             [probe_policy(space, probe) for probe in asked]

@@ -28,7 +28,7 @@ from scipy.stats import kendalltau
 
 from seernet import artifacts
 from seernet.config import Params, load
-from seernet.device import resolve_device
+from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Measurer
 from seernet.graph import NetworkGraph
 from seernet.parallel import completed, local_executor
@@ -53,7 +53,7 @@ def main() -> None:
     if arguments.policies < 8:
         parser.error("--policies must be at least 8: a rank correlation of fewer says nothing")
     os.chdir(ROOT)
-    params = load()
+    params = resolve(load())
     space = SearchSpace(NetworkGraph.load(artifacts.GRAPH), params.space)
     low, high = params.sample.cost_range
     design = SpreadDesign(space, (low, high), params.seed + DESIGN_SEED)
@@ -79,7 +79,7 @@ def measure(
     params: Params, policies: Sequence[Policy], steps: int, executor: Executor, shown: Bar
 ) -> tuple[Array, Array]:
     """Scores and compute (MACs) of short evaluations of one length; a failed one scores 0."""
-    spec = EvaluationSpec.of(params, resolve_device(params.device))
+    spec = EvaluationSpec.of(params)
     spec = replace(spec, config=spec.config.model_copy(update={"steps": steps}))
     found = Measurer(spec, Store(default_root() / "evaluations.sqlite"), executor, shown)(policies)
     return np.array([e.score or 0.0 for e in found]), np.array([float(e.train_macs) for e in found])
@@ -90,7 +90,7 @@ def finetune(
 ) -> tuple[Array, Array]:
     """Mean scores over the seeds of full finetuning, and the compute (MACs) of one."""
     store = Store(default_root() / "fidelity.sqlite")
-    spec = EvaluationSpec.of(params, resolve_device(params.device)).digest()
+    spec = EvaluationSpec.of(params).digest()
     config = params.finetune.model_dump(exclude={"seeds"})
     keys = [digest([spec, config, p.to_dict(), s]) for p in policies for s in params.finetune.seeds]
     jobs = [(params, policy.to_dict(), s) for policy in policies for s in params.finetune.seeds]
@@ -117,7 +117,7 @@ def finetune_one(job: tuple[Params, dict[str, Any], int]) -> dict[str, float]:
     )
     own = default_root() / "progress" / f"fidelity-{digest([policy, seed])[:16]}"
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, own)
-    finetuner = Finetuner(params, folders, resolve_device(params.device))
+    finetuner = Finetuner(params, folders)
     cost = CostModel(SearchSpace(finetuner.graph, params.space))
     record = finetuner.run(Policy.from_dict(policy), cost, "full")
     finetuner.finish()

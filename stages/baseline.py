@@ -10,7 +10,7 @@ from _shared import own_folders, require_final
 
 from seernet import artifacts
 from seernet.config import Params, load
-from seernet.device import resolve_device
+from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune_policy
 from seernet.parallel import completed, local_executor
 from seernet.policy import Bound, CostModel, Policy, SearchSpace, bounds, checked_space
@@ -23,11 +23,10 @@ logger = logging.getLogger("baseline")
 
 def main() -> None:
     """Write `results/metrics/baseline/B.json`."""
-    params = load()
+    params = resolve(load())
     budget = budget_argument(sys.argv, params.budgets)
-    device = resolve_device(params.device)
     folders = own_folders("baseline", budget)
-    finetuner = Finetuner(params, folders, device)
+    finetuner = Finetuner(params, folders)
     space = checked_space(finetuner.graph, params)
     cost = CostModel(space)
     limits = bounds(params.budgets[budget], cost)
@@ -44,7 +43,7 @@ def main() -> None:
         # Both may choose the same policy, which is finetuned once.
         chosen = {p.key(): p for p, _ in choices.values() if p is not None}
         jobs = [
-            Job(params, folders, device, policy, f"{budget}, rival {line + 1}", line)
+            Job(params, folders, policy, f"{budget}, rival {line + 1}", line)
             for line, policy in enumerate(chosen.values())
         ]
         done = dict(completed(executor, finetune_policy, jobs))
@@ -83,7 +82,7 @@ def best_uniform(
     policies = space.decode(uniform_candidates(space, limits))
     if not policies:
         return None, {"reason": "no uniform policy of the space fits the budget"}
-    spec = EvaluationSpec.of(params, resolve_device(params.device))
+    spec = EvaluationSpec.of(params)
     store = Store(default_root() / "evaluations.sqlite")
     found = Measurer(spec, store, executor)(policies)
     require_final(found)

@@ -11,7 +11,7 @@ from _shared import own_folders
 from seernet import artifacts
 from seernet.config import load
 from seernet.curves import Curves
-from seernet.device import resolve_device
+from seernet.device import resolve
 from seernet.errors import SeerNetError
 from seernet.evaluation import Finetuner
 from seernet.policy import Bound, CostModel, Policy, bounds, checked_space
@@ -22,9 +22,9 @@ logger = logging.getLogger("finetune")
 
 def main() -> None:
     """Write `models/finetuned/B/`, its metrics and its training curves."""
-    params = load()
+    params = resolve(load())
     budget = budget_argument(sys.argv, params.budgets)
-    finetuner = Finetuner(params, own_folders("finetune", budget), resolve_device(params.device))
+    finetuner = Finetuner(params, own_folders("finetune", budget))
     cost = CostModel(checked_space(finetuner.graph, params))
     path = artifacts.POLICIES / f"{budget}.json"
     policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))

@@ -8,7 +8,7 @@ from seernet import artifacts
 from seernet.config import load
 from seernet.curves import Curves
 from seernet.data import Dataset
-from seernet.device import resolve_device
+from seernet.device import resolve
 from seernet.evaluation import Folders, Pretrainer, save_baseline
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
@@ -24,19 +24,18 @@ NEAR_CHANCE = 1.2  # times the accuracy of a guess
 
 def main() -> None:
     """Write `models/baseline/`, its metrics and its training curve."""
-    params = load()
+    params = resolve(load())
     torch.set_num_threads(params.pretrain.threads)
-    device = resolve_device(params.device)
-    dataset = Dataset.open(artifacts.PREPARED, torch.device(device), params.data.workers)
+    dataset = Dataset.open(artifacts.PREPARED, torch.device(params.device), params.data.workers)
     with seeded(params.seed):
         model = build(params.model, len(dataset.info.classes), dataset.info.input_shape)
     classes = len(dataset.info.classes)
     graph = trace(model, dataset.info.input_shape, classes)
     name_what_stays_whole(graph)
     cost = CostModel(checked_space(graph, params)).baseline()
-    model.to(device)
+    model.to(params.device)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
-    trainer = Pretrainer(params, folders, device)
+    trainer = Pretrainer(params, folders)
     task = make_task(dataset.info.task)
     spent = 0
     if params.model.checkpoint or (params.model.weights and not params.pretrain.epochs):

@@ -11,7 +11,7 @@ from _shared import require_final
 
 from seernet import artifacts
 from seernet.config import load
-from seernet.device import resolve_device
+from seernet.device import resolve
 from seernet.evaluation import Evaluation, EvaluationSpec, Measurer
 from seernet.graph import NetworkGraph
 from seernet.parallel import local_executor
@@ -38,9 +38,9 @@ def main() -> None:
     # What it measures next must not depend on the machine: a sum's rounding changes with the number
     # of threads, and so do near ties between candidates.
     torch.set_num_threads(1)
-    params = load()
+    params = resolve(load())
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
-    spec = EvaluationSpec.of(params, resolve_device(params.device))
+    spec = EvaluationSpec.of(params)
     store = Store(default_root() / "evaluations.sqlite")
     asked = probes(space)
     total = len(asked) + 2 * params.sample.evaluations

@@ -76,7 +76,7 @@ def project(tmp_path_factory, params):
     with seeded(0):
         model = build(params.model, len(info.classes), info.input_shape)
     graph = trace(model, info.input_shape)
-    trainer = Pretrainer(params, folders, "cpu")
+    trainer = Pretrainer(params, folders)
     score = trainer.run(model, dataset)
     trainer.finish()
     save_baseline(folders.baseline, model, graph)

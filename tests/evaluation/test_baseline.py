@@ -63,8 +63,8 @@ def test_interrupted_pretraining_equals_an_uninterrupted_one(project, params, tm
             return build(params.model, len(dataset.info.classes), dataset.info.input_shape)
 
     with pytest.raises(KeyboardInterrupt):
-        Pretrainer(params, folders, "cpu").run(network(), dataset, stop)
-    trainer = Pretrainer(params, folders, "cpu")
+        Pretrainer(params, folders).run(network(), dataset, stop)
+    trainer = Pretrainer(params, folders)
     model = network()
     assert trainer.run(model, dataset) == project.score
     trainer.finish()

@@ -23,7 +23,7 @@ def make(project, params, tmp_path):
     def build(**finetune):
         section = params.finetune.model_copy(update=finetune)
         changed = params.model_copy(update={"finetune": section})
-        return Finetuner(changed, replace(project.folders, progress=tmp_path / "progress"), "cpu")
+        return Finetuner(changed, replace(project.folders, progress=tmp_path / "progress"))
 
     return build
 
@@ -80,7 +80,7 @@ def test_interrupted_finetuning_equals_an_uninterrupted_one(
 def test_job_that_another_process_gets_finetunes_alike(make, project, policy, tmp_path):
     finetuner = make(epochs=1)
     folders = replace(project.folders, progress=tmp_path / "beside")
-    job = Job(finetuner.params, folders, "cpu", policy, "beside", 1)
+    job = Job(finetuner.params, folders, policy, "beside", 1)
     record = finetune_policy(pickle.loads(pickle.dumps(job)))  # noqa: S301 - as an executor does
     assert record == finetuner.run(policy, project.cost, "small")
 

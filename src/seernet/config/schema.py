@@ -91,7 +91,11 @@ class TrainConfig(Section):
     weight_decay: NonNegative = Field(5e-4, description="of weights; not of biases, norms, steps")
     warmup_epochs: NonNegative = Field(1.0, description="epochs of linear warm-up")
     label_smoothing: Portion = Field(0.0, description="in [0, 1)")
-    precision: Precision = Field("float32", description="arithmetic of the forward pass")
+    precision: Precision = Field(
+        "float32",
+        description="arithmetic of the forward pass; `auto`: bfloat16 where the machine computes "
+        "in it, else float32",
+    )
     threads: Positive = Field(
         2,
         description="CPU threads; part of the result's identity. More than the machine has free "
@@ -170,7 +174,7 @@ class EvaluationConfig(Section):
     calibration_images: Positive = Field(
         512, description="images that set step sizes and batch-norm statistics"
     )
-    precision: Precision = Field("float32", description="arithmetic of the forward pass")
+    precision: Precision = Field("float32", description="see finetune.precision")
     threads: Positive = Field(1, description="CPU threads of each evaluation")
 
 

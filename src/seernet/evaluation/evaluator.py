@@ -30,6 +30,7 @@ from seernet.training import (
     EVALUATION_BATCH,
     Distillation,
     Recipe,
+    lay_out,
     make_optimizer,
     make_task,
     score,
@@ -75,7 +76,7 @@ class EvaluationSpec:
     device: str
 
     @classmethod
-    def of(cls, params: Params, device: str) -> EvaluationSpec:
+    def of(cls, params: Params) -> EvaluationSpec:
         """What decides a measurement in the pipeline's own folders."""
         return cls(
             prepared=artifacts.PREPARED,
@@ -84,7 +85,7 @@ class EvaluationSpec:
             model=params.model,
             config=params.sample.evaluation,
             seed=params.seed,
-            device=device,
+            device=params.device,
         )
 
     def digest(self) -> str:
@@ -186,6 +187,7 @@ class Evaluator:
 
     def _train(self, network: nn.Module, seed: int) -> None:
         config = self.spec.config
+        lay_out(network, self.dataset.info.input_shape)
         recipe = Recipe(
             learning_rate=config.learning_rate,
             step_learning_rate=config.step_learning_rate,

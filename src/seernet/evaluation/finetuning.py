@@ -61,14 +61,13 @@ class Finetuner:
     Args:
         params: All parameters; `finetune`, `data`, `model`, `seed` count.
         folders: Prepared data, baseline, progress files.
-        device: Device of the training.
     """
 
-    def __init__(self, params: Params, folders: Folders, device: str) -> None:
+    def __init__(self, params: Params, folders: Folders) -> None:
         torch.set_num_threads(params.finetune.threads)
         self.params = params
         self.folders = folders
-        self.device = torch.device(device)
+        self.device = torch.device(params.device)
         self.dataset = Dataset.open(folders.prepared, self.device, params.data.workers)
         self.graph = NetworkGraph.load(folders.baseline / "graph.json")
         baseline = load_baseline(folders.baseline, params.model, self.dataset.info)
@@ -77,7 +76,7 @@ class Finetuner:
         self.images = self.dataset.subset("train", params.finetune.calibration_images, params.seed)
         self._inputs = digest(
             [
-                inputs(folders.prepared, params.data, params.model, device),
+                inputs(folders.prepared, params.data, params.model, params.device),
                 files_digest(folders.baseline),
                 params.finetune.model_dump(exclude={"seeds"}),
                 params.seed,
@@ -180,7 +179,6 @@ class Job:
     Attributes:
         params: All parameters; see `Finetuner`.
         folders: Where its inputs lie; jobs side by side may share them.
-        device: Device of the training.
         policy: The policy.
         label: Name on the progress bar.
         line: Line of the progress bar, from 0.
@@ -188,7 +186,6 @@ class Job:
 
     params: Params
     folders: Folders
-    device: str
     policy: Policy
     label: str
     line: int
@@ -196,7 +193,7 @@ class Job:
 
 def finetune_policy(job: Job) -> dict[str, Any]:
     """Finetune one policy in a worker process; see `Finetuner.run`."""
-    finetuner = Finetuner(job.params, job.folders, job.device)
+    finetuner = Finetuner(job.params, job.folders)
     cost = CostModel(SearchSpace(finetuner.graph, job.params.space))
     return finetuner.run(job.policy, cost, job.label, line=job.line)
 

@@ -22,14 +22,13 @@ class Pretrainer:
     Args:
         params: All parameters; `pretrain`, `data`, `model`, `seed` count.
         folders: Prepared data and progress files; there is no baseline yet.
-        device: Device of the training.
     """
 
-    def __init__(self, params: Params, folders: Folders, device: str) -> None:
+    def __init__(self, params: Params, folders: Folders) -> None:
         self.params = params
         key = digest(
             [
-                inputs(folders.prepared, params.data, params.model, device),
+                inputs(folders.prepared, params.data, params.model, params.device),
                 params.model.model_dump(),  # weights and checkpoint, from which it starts
                 params.pretrain.model_dump(),
                 params.seed,

@@ -2,6 +2,7 @@
 
 from seernet.training.checkpoint import remove_progress
 from seernet.training.fit import EVALUATION_BATCH, Fit, Plan, fit, train_macs
+from seernet.training.layout import lay_out
 from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
 from seernet.training.task import Distillation, Task, make_task
 
@@ -13,6 +14,7 @@ __all__ = [
     "Recipe",
     "Task",
     "fit",
+    "lay_out",
     "make_optimizer",
     "make_task",
     "remove_progress",

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from seernet.config import FinetuneConfig, TrainConfig
 from seernet.data import Augment, Dataset
 from seernet.progress import bar
 from seernet.training.checkpoint import Progress, load_progress, save_progress
+from seernet.training.layout import lay_out
 from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
 from seernet.training.task import Distillation, Task, make_task
 
@@ -73,6 +75,7 @@ def fit(model: nn.Module, dataset: Dataset, plan: Plan) -> Fit:
     task = make_task(dataset.info.task, config.label_smoothing)
     loader = dataset.loader("train", config.batch_size, augment=plan.augment, seed=plan.seed)
     recipe = _recipe(config, len(loader))
+    lay_out(model, dataset.info.input_shape)
     optimizer = make_optimizer(model, recipe)
     progress = load_progress(plan.checkpoint, model, optimizer) or Progress.start(model)
     soft = _distillation(config, plan.teacher)
@@ -95,7 +98,7 @@ def fit(model: nn.Module, dataset: Dataset, plan: Plan) -> Fit:
     if progress.best_epoch == 0:
         progress.record(model, 0, 0.0, _search_score(model, dataset, task, plan))
     model.load_state_dict(progress.best_state)
-    model.eval()
+    model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     return Fit(progress.best_epoch, progress.best_score, progress.history)
 
 
