@@ -29,7 +29,7 @@ from scipy.stats import kendalltau
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.device import resolve
-from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Measurer
+from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Job, Measurer
 from seernet.graph import NetworkGraph
 from seernet.parallel import completed, local_executor
 from seernet.policy import CostModel, Policy, SearchSpace
@@ -111,17 +111,16 @@ def finetune(
 
 def finetune_one(job: tuple[Params, dict[str, Any], int]) -> dict[str, float]:
     """Finetune one policy with one seed, in a worker process."""
-    params, policy, seed = job
-    params = params.model_copy(
-        update={"finetune": params.finetune.model_copy(update={"seeds": [seed]})}
-    )
-    own = default_root() / "progress" / f"fidelity-{digest([policy, seed])[:16]}"
+    params, document, seed = job
+    own = default_root() / "progress" / f"fidelity-{digest([document, seed])[:16]}"
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, own)
-    finetuner = Finetuner(params, folders)
-    cost = CostModel(SearchSpace(finetuner.graph, params.space))
-    record = finetuner.run(Policy.from_dict(policy), cost, "full")
+    section = params.finetune.model_copy(update={"seeds": [seed]})
+    finetuner = Finetuner(params.model_copy(update={"finetune": section}), folders)
+    policy = Policy.from_dict(document)
+    costs = finetuner.costs(policy, CostModel(SearchSpace(finetuner.graph, params.space)))
+    found = finetuner.run(Job(policy, seed, "full"))
     finetuner.finish()
-    return {"score": record["runs"][0]["search_score"], "train_macs": record["train_macs"]}
+    return {"score": found.search_score, "train_macs": costs["train_macs"]}
 
 
 def agreement(scores: Array, truth: Array) -> dict[str, float]:

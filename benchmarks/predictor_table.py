@@ -105,10 +105,11 @@ Method = Callable[[Table, Array, Array, int], Prediction]
 
 
 def seernet(table: Table, train: Array, test: Array, seed: int) -> Prediction:
-    """Two Gaussian processes, each weighted by how well it predicts rows that were held back.
+    """Three models, each weighted by how well it predicts rows that were held back.
 
-    One is the pipeline's, on physical features. What a table's columns mean, and whether its
-    signal is more than noise, is not known, so the other is a linear model of raw columns.
+    One is the pipeline's Gaussian process, on physical features. What a table's columns mean is not
+    known, so another is a linear model of raw columns; nor whether they mean anything, so the last
+    predicts the mean.
     """
     order = np.random.default_rng(seed).permutation(train)
     evidence = np.zeros(len(MODELS))
@@ -146,7 +147,14 @@ def linear(table: Table, train: Array, test: Array) -> tuple[Array, Array]:
     return centre + spread * mean.numpy(), spread**2 * (variance.numpy() + core.noise)
 
 
-MODELS = (physical, linear)
+def constant(table: Table, train: Array, test: Array) -> tuple[Array, Array]:
+    """The mean of the rows, for a table whose columns say nothing."""
+    scores, shape = table.scores[train], len(test)
+    variance = scores.var(ddof=1) * (1.0 + 1.0 / len(scores)) + 1e-12
+    return np.full(shape, scores.mean()), np.full(shape, variance)
+
+
+MODELS = (physical, linear, constant)
 
 
 def peer(

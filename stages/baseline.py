@@ -1,5 +1,6 @@
 """Stage `baseline@B`: the best uniform and the best random policy, finetuned in the same way."""
 
+import itertools
 import logging
 import sys
 from concurrent.futures import Executor
@@ -11,8 +12,8 @@ from _shared import own_folders, require_final
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.device import resolve
-from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune_policy
-from seernet.parallel import completed, local_executor
+from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune
+from seernet.parallel import local_executor
 from seernet.policy import Bound, CostModel, Policy, SearchSpace, bounds, checked_space
 from seernet.sampling import uniform_candidates
 from seernet.stage import budget_argument, run
@@ -40,21 +41,23 @@ def main() -> None:
             "uniform": best_uniform(params, space, limits, executor),
             "random": best_random(space, limits),
         }
-        # Both may choose the same policy, which is finetuned once.
-        chosen = {p.key(): p for p, _ in choices.values() if p is not None}
-        jobs = [
-            Job(params, folders, policy, f"{budget}, rival {line + 1}", line)
-            for line, policy in enumerate(chosen.values())
-        ]
-        done = dict(completed(executor, finetune_policy, jobs))
-        records = {key: done[line] for line, key in enumerate(chosen)}
+    # Both may choose the same policy, which is finetuned once.
+    chosen = {p.key(): p for p, _ in choices.values() if p is not None}
+    seeds = params.finetune.seeds
+    jobs = [
+        Job(policy, seed, f"{budget}, rival {number}")
+        for number, policy in enumerate(chosen.values(), 1)
+        for seed in seeds
+    ]
+    found = iter(finetune(params, folders, jobs))
+    runs = {key: list(itertools.islice(found, len(seeds))) for key in chosen}
     for method, (policy, details) in choices.items():
         metrics[method] = None
         if policy is None:
             metrics[f"{method}_reason"] = details["reason"]
             logger.warning("%s: no %s policy: %s", budget, method, details["reason"])
             continue
-        record = records[policy.key()]
+        record = finetuner.costs(policy, cost)
         slack = 1.0 - max(
             float(limit.evaluate(cost, space.encode([policy]))) / limit.limit for limit in limits
         )
@@ -64,9 +67,10 @@ def main() -> None:
             "slack": slack,
             **details,
             **record,
+            "runs": [one.to_dict() for one in runs[policy.key()]],
             "policy": policy.to_dict(),
         }
-        scores = ", ".join(f"{run['test_score']:.4f}" for run in record["runs"])
+        scores = ", ".join(f"{one.test_score:.4f}" for one in runs[policy.key()])
         logger.info("%s, %s: test score %s", budget, method, scores)
     artifacts.write_json(artifacts.METRICS / "baseline" / f"{budget}.json", metrics)
     finetuner.finish()

@@ -13,7 +13,7 @@ from seernet.config import load
 from seernet.curves import Curves
 from seernet.device import resolve
 from seernet.errors import SeerNetError
-from seernet.evaluation import Finetuner
+from seernet.evaluation import Finetuner, Job, finetune
 from seernet.policy import Bound, CostModel, Policy, bounds, checked_space
 from seernet.stage import budget_argument, run
 
@@ -24,7 +24,8 @@ def main() -> None:
     """Write `models/finetuned/B/`, its metrics and its training curves."""
     params = resolve(load())
     budget = budget_argument(sys.argv, params.budgets)
-    finetuner = Finetuner(params, own_folders("finetune", budget))
+    folders = own_folders("finetune", budget)
+    finetuner = Finetuner(params, folders)
     cost = CostModel(checked_space(finetuner.graph, params))
     path = artifacts.POLICIES / f"{budget}.json"
     policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
@@ -32,9 +33,15 @@ def main() -> None:
         artifacts.METRICS / "optimize" / f"{budget}.json", f"optimize@{budget}"
     )
     output = artifacts.FINETUNED / budget
-    with Curves(artifacts.TRAINING / "finetune" / budget) as curves:
-        record = finetuner.run(policy, cost, budget, output, curves.log_seed)
+    record = finetuner.costs(policy, cost)
     check_limits(budget, bounds(params.budgets[budget], cost), record)
+    runs = finetune(
+        params, folders, [Job(policy, seed, budget, output) for seed in params.finetune.seeds]
+    )
+    with Curves(artifacts.TRAINING / "finetune" / budget) as curves:
+        for one in runs:
+            for row in one.history:
+                curves.log_seed(one.seed, row)
     metrics = {
         "budget": budget,
         "metric": finetuner.task.metric,
@@ -42,10 +49,11 @@ def main() -> None:
         "bops_ratio": record["cost_bops"] / float(cost.baseline().bops),
         "predicted_score": promised["predicted_score"],
         **record,
+        "runs": [one.to_dict() for one in runs],
     }
     artifacts.write_json(artifacts.METRICS / "finetune" / f"{budget}.json", metrics)
     finetuner.finish()
-    scores = ", ".join(f"{run['test_score']:.4f}" for run in record["runs"])
+    scores = ", ".join(f"{one.test_score:.4f}" for one in runs)
     logger.info("%s: test score %s, baseline %.4f", budget, scores, metrics["baseline_score"])
 
 

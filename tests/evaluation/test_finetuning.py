@@ -1,7 +1,7 @@
 """Finetuning: counted costs, resumable, restorable, and one look at the test split."""
 
 import json
-import pickle
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from seernet.compression import build_compressed
 from seernet.data import Dataset
 from seernet.errors import SeerNetError
-from seernet.evaluation import Finetuner, Job, finetune_policy
+from seernet.evaluation import Finetuner, Job, finetune
 from seernet.policy import Policy
 
 
@@ -33,61 +33,63 @@ def policy(policies):
     return policies[2]
 
 
-def test_record_holds_costs_of_the_network_and_one_run_a_seed(make, project, policy):
-    finetuner = make(epochs=1, seeds=[0, 3])
-    record = finetuner.run(policy, project.cost, "small")
+def test_costs_are_those_of_the_network(make, project, policy):
+    finetuner = make(seeds=[0, 3])
+    record = finetuner.costs(policy, project.cost)
     cost = project.cost(project.space.encode([policy]))
     for name, value in (("cost_bops", cost.bops), ("macs", cost.macs)):
         assert record[name] == round(value.item())
     assert record["size_bytes"] == pytest.approx(cost.size_bytes.item(), abs=1)
     images = finetuner.dataset.info.counts["train"] // 256 * 256
-    assert record["train_macs"] == 2 * 3 * record["macs"] * images
-    assert [run["seed"] for run in record["runs"]] == [0, 3]
-    assert all(0.0 < run["test_score"] <= 1.0 for run in record["runs"])
-    assert record["runs"][0] != record["runs"][1] | {"seed": 0}
+    assert record["train_macs"] == 2 * 2 * 3 * record["macs"] * images  # seeds, epochs, passes
 
 
-def test_interrupted_finetuning_equals_an_uninterrupted_one(
-    make, project, policy, tmp_path, monkeypatch
-):
-    rows = []
-    expected = make(seeds=[0, 1]).run(
-        policy, project.cost, "small", tmp_path / "whole", lambda *row: rows.append(row)
-    )
+def test_seeds_count_and_epochs_are_told(make, policy):
+    finetuner = make()
+    runs = [finetuner.run(Job(policy, seed, "small")) for seed in (0, 3)]
+    assert [run.seed for run in runs] == [0, 3]
+    assert all(0.0 < run.test_score <= 1.0 for run in runs)
+    assert [row["epoch"] for row in runs[0].history] == [1, 2]
+    assert runs[0].search_score == max(row["score"] for row in runs[0].history)
+    assert runs[0].history != runs[1].history
+    assert "history" not in runs[0].to_dict()
+
+
+def test_interrupted_finetuning_equals_an_uninterrupted_one(make, policy, tmp_path, monkeypatch):
+    job = Job(policy, 1, "small", tmp_path / "whole")
+    expected = make().run(job)
     for path in (tmp_path / "progress").iterdir():
         path.unlink()
 
-    def stop(seed, row):
-        if (seed, row["epoch"]) == (1, 1):
-            raise KeyboardInterrupt
+    def stop(plan, row):
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        make(seeds=[0, 1]).run(policy, project.cost, "small", None, stop)
-    assert len(list((tmp_path / "progress").iterdir())) == 2
-    finetuner, seen = make(seeds=[0, 1]), []
-    found = finetuner.run(
-        policy, project.cost, "small", tmp_path / "resumed", lambda *row: seen.append(row)
-    )
-    assert found == expected
-    assert seen == rows
-    for name in ("seed-0.safetensors", "seed-1.safetensors"):
-        whole, resumed = (tmp_path / folder / name for folder in ("whole", "resumed"))
-        assert whole.read_bytes() == resumed.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["seernet.training.fit"], "_notify", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make().run(job)
+    assert len(list((tmp_path / "progress").iterdir())) == 1
+    finetuner = make()
+    assert finetuner.run(replace(job, output=tmp_path / "resumed")) == expected
+    whole, resumed = (tmp_path / name / "seed-1.safetensors" for name in ("whole", "resumed"))
+    assert whole.read_bytes() == resumed.read_bytes()
     finetuner.finish()
     assert not (tmp_path / "progress").exists()
 
 
-def test_job_that_another_process_gets_finetunes_alike(make, project, policy, tmp_path):
+@pytest.mark.pipeline
+def test_policies_and_seeds_side_by_side_end_as_one_by_one(make, params, policies, tmp_path):
+    jobs = [Job(policy, seed, "beside") for policy in policies[2:] for seed in (0, 1)]
     finetuner = make(epochs=1)
-    folders = replace(project.folders, progress=tmp_path / "beside")
-    job = Job(finetuner.params, folders, policy, "beside", 1)
-    record = finetune_policy(pickle.loads(pickle.dumps(job)))  # noqa: S301 - as an executor does
-    assert record == finetuner.run(policy, project.cost, "small")
+    expected = [finetuner.run(job) for job in jobs]
+    finetuner.finish()
+    assert finetune(finetuner.params, finetuner.folders, jobs) == expected
+    assert len(list((tmp_path / "progress").iterdir())) == len(jobs)
 
 
 def test_written_network_can_be_restored(make, project, policy, tmp_path):
     finetuner = make(epochs=1)
-    record = finetuner.run(policy, project.cost, "small", tmp_path)
+    expected = finetuner.run(Job(policy, 0, "small", tmp_path))
     path = tmp_path / "seed-0.safetensors"
     with safe_open(path, framework="pt") as file:
         stored = Policy.from_dict(json.loads(file.metadata()["policy"]))
@@ -98,10 +100,10 @@ def test_written_network_can_be_restored(make, project, policy, tmp_path):
     network.load_state_dict(state)
     assert stored == policy
     assert sum(not mask.all() for mask in keep.values()) == len(policy.pruning_ratio)
-    assert finetuner.test_score(network) == record["runs"][0]["test_score"]
+    assert finetuner.test_score(network) == expected.test_score
 
 
-def test_test_split_is_read_once_for_each_network(make, project, policy, monkeypatch):
+def test_test_split_is_read_once_for_each_network(make, policy, monkeypatch):
     splits = []
     loader = Dataset.loader
 
@@ -110,17 +112,18 @@ def test_test_split_is_read_once_for_each_network(make, project, policy, monkeyp
         return loader(self, split, *args, **kwargs)
 
     monkeypatch.setattr(Dataset, "loader", watched)
-    make(epochs=2, seeds=[0, 1]).run(policy, project.cost, "small")
-    assert splits.count("test") == 2
-    assert splits.count("search") >= 4
+    make().run(Job(policy, 0, "small"))
+    assert splits.count("test") == 1
+    assert splits.count("search") >= 2
 
 
-def test_seed_of_a_training_does_not_depend_on_our_code(make, project, policy, monkeypatch):
+def test_seed_of_a_training_does_not_depend_on_our_code(make, policy, monkeypatch):
     from seernet.evaluation import finetuning
 
-    expected = make(epochs=1).run(policy, project.cost, "small")
+    job = Job(policy, 0, "small")
+    expected = make(epochs=1).run(job)
     monkeypatch.setattr(finetuning, "code_digest", lambda parts: "after a refactoring")
-    assert make(epochs=1).run(policy, project.cost, "small") == expected
+    assert make(epochs=1).run(job) == expected
 
 
 def test_cost_model_that_disagrees_is_our_defect(make, project, policy, monkeypatch):
@@ -133,12 +136,12 @@ def test_cost_model_that_disagrees_is_our_defect(make, project, policy, monkeypa
             return costs
 
     with pytest.raises(SeerNetError, match="this is a defect of ours"):
-        make().run(policy, Wrong(), "small")
+        make().costs(policy, Wrong())
 
 
-def test_baseline_is_left_alone(make, project, policy):
+def test_baseline_is_left_alone(make, policy):
     finetuner = make(epochs=1)
     before = {key: value.clone() for key, value in finetuner.baseline.state_dict().items()}
-    finetuner.run(policy, project.cost, "small")
+    finetuner.run(Job(policy, 0, "small"))
     for key, value in finetuner.baseline.state_dict().items():
         assert torch.equal(value, before[key]), key

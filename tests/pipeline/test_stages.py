@@ -74,7 +74,7 @@ def without_network(stage, module):
     """Cut a script off from all that needs a network."""
     stage.replace(
         module,
-        checked_space=lambda _: None,
+        checked_space=lambda *_: None,
         NetworkGraph=SimpleNamespace(load=lambda _: None),
     )
     if hasattr(module, "Sensitivity"):
@@ -83,7 +83,7 @@ def without_network(stage, module):
         stage.replace(
             module,
             probes=lambda _: [],
-            EvaluationSpec=SimpleNamespace(of=lambda _: None),
+            EvaluationSpec=SimpleNamespace(of=lambda *_: None),
             local_executor=lambda _: nullcontext(),
             Measurer=measurer(),
         )
@@ -126,8 +126,8 @@ def uniform_search(stage, *results):
     module = stage.script("baseline", "low")
     stage.replace(
         module,
-        uniform_candidates=lambda _: None,
-        EvaluationSpec=SimpleNamespace(of=lambda _: None),
+        uniform_candidates=lambda *_: None,
+        EvaluationSpec=SimpleNamespace(of=lambda *_: None),
         Measurer=measurer(*results),
     )
     space = SimpleNamespace(decode=lambda _: [POLICY] * len(results))
@@ -182,7 +182,7 @@ def test_random_baseline_without_measurements_names_the_stage_to_run(stage):
 def test_stages_of_budgets_never_share_a_progress_folder(stage):
     folders = []
 
-    def finetuner(_, folder, __):
+    def finetuner(_, folder):
         folders.append(folder.progress)
         raise Reached
 
@@ -227,7 +227,7 @@ def test_front_asks_for_no_cost_below_the_cheapest_policy(stage, cheapest, basel
         module,
         checked_space=lambda *_: space,
         CostModel=lambda _: model,
-        FeatureMap=lambda _: None,
+        FeatureMap=lambda *_: None,
         load_predictor=lambda _: None,
         optimize_many=optimize_many,
     )

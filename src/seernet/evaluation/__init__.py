@@ -8,7 +8,7 @@ from seernet.evaluation.evaluator import (
     Evaluator,
     evaluate_policy,
 )
-from seernet.evaluation.finetuning import Finetuner, Folders, Job, finetune_policy, save_network
+from seernet.evaluation.finetuning import Finetuner, Folders, Job, Run, finetune, save_network
 from seernet.evaluation.measure import Measurer
 from seernet.evaluation.pretraining import Pretrainer
 
@@ -22,8 +22,9 @@ __all__ = [
     "Job",
     "Measurer",
     "Pretrainer",
+    "Run",
     "evaluate_policy",
-    "finetune_policy",
+    "finetune",
     "load_baseline",
     "save_baseline",
     "save_network",

@@ -5,10 +5,11 @@ The best epoch is chosen on the search split; the test split is read once, for t
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from seernet.data import Augment, Dataset
 from seernet.errors import SeerNetError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.graph import NetworkGraph
-from seernet.policy import CostModel, Policy, SearchSpace
+from seernet.parallel import completed, local_executor
+from seernet.policy import CostModel, Policy
 from seernet.store import code_digest, digest, files_digest
 from seernet.training import (
     EVALUATION_BATCH,
@@ -43,7 +45,6 @@ CODE = (
     "policy",
     "training",
 )
-EpochCallback = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,48 @@ class Folders:
     prepared: Path
     baseline: Path
     progress: Path
+
+
+@dataclass(frozen=True)
+class Job:
+    """One policy to finetune with one seed.
+
+    Attributes:
+        policy: The policy.
+        seed: The seed.
+        label: Name on the progress bar.
+        output: Folder for the network, or None.
+        line: Line of the progress bar, from 0, where several show one.
+    """
+
+    policy: Policy
+    seed: int
+    label: str
+    output: Path | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """Outcome of one finetuning.
+
+    Attributes:
+        seed: Its seed.
+        search_score: Score on the search split after the best epoch, in [0, 1].
+        test_score: The same network's score on the test split.
+        best_epoch: Epoch (from 1) whose network was kept; 0 is the network before training.
+        history: One row an epoch; see `Fit`.
+    """
+
+    seed: int
+    search_score: float
+    test_score: float
+    best_epoch: int
+    history: list[dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is reported of it: all but the history."""
+        return {key: value for key, value in asdict(self).items() if key != "history"}
 
 
 class Finetuner:
@@ -89,31 +132,15 @@ class Finetuner:
         loader = self.dataset.loader("test", EVALUATION_BATCH)
         return score(network, loader.epoch(0), self.task)["score"]
 
-    def run(
-        self,
-        policy: Policy,
-        cost: CostModel,
-        label: str,
-        output: Path | None = None,
-        on_epoch: EpochCallback | None = None,
-        line: int = 0,
-    ) -> dict[str, Any]:
-        """Finetune the network of one policy with each seed, and test it.
+    def costs(self, policy: Policy, cost: CostModel) -> dict[str, Any]:
+        """Costs counted on a policy's network, and the compute of finetuning it with all seeds.
 
         Args:
             policy: The policy.
             cost: The cost model, held against the network itself.
-            label: Name on the progress bar.
-            output: Folder for the networks, or None.
-            on_epoch: Called with the seed and each epoch's row.
-            line: Line of the progress bar, where several show one.
-
-        Returns:
-            Costs counted on the network, the training's compute, and one entry a seed in `runs`.
 
         Raises:
             SeerNetError: If cost model and network disagree.
-            TrainingError: If the loss is not a number.
         """
         keep = kept_channels(self.baseline, policy, self.graph)
         network = build_compressed(self.baseline, policy, self.graph, keep)
@@ -121,81 +148,77 @@ class Finetuner:
         predicted = int(cost(cost.space.encode([policy])).bops.round())
         if predicted != counted.bops:
             raise SeerNetError(
-                f"the cost model says {predicted} BOPs for `{label}`, its network needs "
+                f"the cost model says {predicted} BOPs for a policy whose network needs "
                 f"{counted.bops}; this is a defect of ours, please report it with the model."
             )
-        runs = []
-        for seed in self.params.finetune.seeds:
-            network = build_compressed(self.baseline, policy, self.graph, keep, self.images)
-            runs.append(self._run(network, policy, seed, label, on_epoch, line))
-            if output is not None:
-                save_network(output, f"seed-{seed}", network, policy, keep)
         config = self.params.finetune
         spent = train_macs(config, counted.macs, self.dataset.info.counts["train"])
         costs = asdict(counted)
         costs["cost_bops"] = costs.pop("bops")
-        return {**costs, "train_macs": spent * len(runs), "runs": runs}
+        return {**costs, "train_macs": spent * len(config.seeds)}
 
-    def _run(
-        self,
-        network: nn.Module,
-        policy: Policy,
-        seed: int,
-        label: str,
-        on_epoch: EpochCallback | None,
-        line: int,
-    ) -> dict[str, Any]:
-        key = digest([self._inputs, policy.to_dict(), seed])
-        checkpoint = self.folders.progress / f"{key}.safetensors"
+    def run(self, job: Job) -> Run:
+        """Finetune the network of one policy with one seed, and test it.
+
+        A run that was interrupted goes on after its last finished epoch.
+
+        Raises:
+            TrainingError: If the loss is not a number.
+        """
+        keep = kept_channels(self.baseline, job.policy, self.graph)
+        network = build_compressed(self.baseline, job.policy, self.graph, keep, self.images)
+        key = digest([self._inputs, job.policy.to_dict(), job.seed])
         data = self.params.data
         plan = Plan(
             config=self.params.finetune,
             augment=Augment(data.crop_padding, data.flip),
-            seed=int(digest([policy.to_dict(), self.params.seed, seed])[:8], 16),
+            seed=int(digest([job.policy.to_dict(), self.params.seed, job.seed])[:8], 16),
             before_score=lambda model: recalibrate_norms(model, self.images),
             teacher=self.baseline,
-            checkpoint=checkpoint,
-            on_epoch=(lambda row: on_epoch(seed, row)) if on_epoch is not None else None,
-            label=f"{label}, seed {seed}",
-            line=line,
+            checkpoint=self.folders.progress / f"{key}.safetensors",
+            label=f"{job.label}, seed {job.seed}",
+            line=job.line,
         )
         fitted = fit(network, self.dataset, plan)
-        return {
-            "seed": seed,
-            "search_score": fitted.search_score,
-            "test_score": self.test_score(network),
-            "best_epoch": fitted.best_epoch,
-        }
+        if job.output is not None:
+            save_network(job.output, f"seed-{job.seed}", network, job.policy, keep)
+        return Run(
+            job.seed,
+            fitted.search_score,
+            self.test_score(network),
+            fitted.best_epoch,
+            fitted.history,
+        )
 
     def finish(self) -> None:
         """Remove the progress folder, once the results are written."""
         shutil.rmtree(self.folders.progress, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One policy to finetune in a process of its own.
+def finetune(params: Params, folders: Folders, jobs: Sequence[Job]) -> list[Run]:
+    """Finetune policies side by side, in `sample.workers` processes; the runs are in their order.
 
-    Attributes:
-        params: All parameters; see `Finetuner`.
-        folders: Where its inputs lie; jobs side by side may share them.
-        policy: The policy.
-        label: Name on the progress bar.
-        line: Line of the progress bar, from 0.
+    Raises:
+        SeerNetError: If a process died. Finished runs, and all epochs of others, are kept.
+        TrainingError: If a loss is not a number.
     """
+    tasks = [(params, folders, replace(job, line=line)) for line, job in enumerate(jobs)]
+    workers = min(params.sample.workers, len(jobs))
+    if workers <= 1:
+        return [_finetune(task) for task in tasks]
+    with local_executor(workers) as executor:
+        done = dict(completed(executor, _finetune, tasks))
+    return [done[index] for index in range(len(tasks))]
 
-    params: Params
-    folders: Folders
-    policy: Policy
-    label: str
-    line: int
+
+def _finetune(task: tuple[Params, Folders, Job]) -> Run:
+    params, folders, job = task
+    return _finetuner(params.model_dump_json(), folders).run(job)
 
 
-def finetune_policy(job: Job) -> dict[str, Any]:
-    """Finetune one policy in a worker process; see `Finetuner.run`."""
-    finetuner = Finetuner(job.params, job.folders)
-    cost = CostModel(SearchSpace(finetuner.graph, job.params.space))
-    return finetuner.run(job.policy, cost, job.label, line=job.line)
+@functools.lru_cache(maxsize=1)
+def _finetuner(params: str, folders: Folders) -> Finetuner:
+    return Finetuner(Params.model_validate_json(params), folders)
 
 
 def save_network(

@@ -136,9 +136,11 @@ class ActiveSampler:
     def propose(self, measured: Sequence[Measured], number: int) -> list[Policy]:
         """A full batch of policies worth measuring next, given those measured so far.
 
-        With the acquisition `frontier`, most of them are what the ascent would choose now, at
-        costs that shift from round to round: where the predictor is too optimistic it learns so
-        before a budget relies on it.
+        With the acquisition `integrated` the batch is the one that lowers the variance of random
+        policies and of the predicted front most. With `frontier`, most of it is what the ascent
+        would choose now, at costs that shift from round to round: where the predictor is too
+        optimistic it learns so before a budget relies on it. The others take the candidates that
+        they value most, spread over cost.
         """
         known = self.space.encode([m.policy for m in measured])
         first = _PROPOSALS + number * self.config.population
