@@ -1,11 +1,12 @@
 """What does measuring one policy cost, and where does a training step's time go?
 
 ResNet-20 at 32 x 32 pixels, batch 128 (scikit-learn's digits, enlarged: the pixels do not matter
-to the time). All figures are ratios within one run:
+to the time). The fast arithmetic is bfloat16, or float32 where the processor has no bfloat16. All
+figures are ratios within one run:
 
 - a policy's whole evaluation (compress, calibrate, train, score) over the same number of float32
   training steps of the uncompressed baseline, for random policies all over the cost range;
-- a training step with fake quantization over one without, at no pruning, both in bfloat16;
+- a training step with fake quantization over one without, at no pruning, both in the fast arithmetic;
 - two worker processes of one thread each against one of two threads;
 - a step's arithmetic against the machine's rate in a large matrix product, and what the profile
   says is in between.
@@ -36,6 +37,7 @@ from torch import Tensor, nn
 from seernet.compression import compress
 from seernet.config import DataConfig, EvaluationConfig, ModelConfig, SpaceConfig
 from seernet.data import Dataset, prepare
+from seernet.device import has_bfloat16
 from seernet.evaluation import EvaluationSpec, Evaluator, evaluate_policy, save_baseline
 from seernet.models import build, trace
 from seernet.policy import Policy, SearchSpace
@@ -43,6 +45,7 @@ from seernet.sampling import SpreadDesign
 from seernet.training import Recipe, make_optimizer, make_task, seeded, train_steps
 
 BATCH = 128
+FAST = "bfloat16" if has_bfloat16("cpu") else "float32"
 COST_RANGE = (0.0008, 0.06)  # of the baseline's BOPs; uniform 2 to 8 bits and most widths
 DATA = DataConfig(name="digits", image_size=32, channels=3, crop_padding=4)
 MODEL = ModelConfig(name="resnet20")
@@ -115,15 +118,15 @@ def evaluation_ratio(
 
 
 def quantization_overhead(evaluator: Evaluator, batches: Sequence[Any]) -> dict[str, float]:
-    """A bfloat16 step at 4 bits everywhere and no pruning over one without quantization."""
+    """A step at 4 bits everywhere and no pruning over one without quantization."""
     layers = [layer.name for layer in evaluator.graph.layers]
     bits = dict.fromkeys(layers, 4)
     network = compress(evaluator.model, Policy({}, bits, bits), evaluator.graph, evaluator.images)
     plain = copy.deepcopy(evaluator.model)
     ratios = []
     for _ in range(3):  # alternating, so that both meet the same machine
-        quantized = step_seconds(network, batches, "bfloat16", 2)
-        ratios.append(quantized / step_seconds(plain, batches, "bfloat16", 2))
+        quantized = step_seconds(network, batches, FAST, 2)
+        ratios.append(quantized / step_seconds(plain, batches, FAST, 2))
     return {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
 
 
@@ -145,7 +148,7 @@ def profile_of(model: nn.Module, batches: Sequence[Any], rows: int) -> list[tupl
     """Share of each operator's own time in training steps, largest first."""
     from torch.profiler import ProfilerActivity, profile
 
-    recipe = Recipe(0.01, 1e-3, 0.9, 1e-4, len(batches), precision="bfloat16")
+    recipe = Recipe(0.01, 1e-3, 0.9, 1e-4, len(batches), precision=FAST)
     optimizer, task = make_optimizer(model, recipe), make_task("classification")
     with profile(activities=[ProfilerActivity.CPU]) as found:
         train_steps(model, batches, task, optimizer, recipe)
@@ -161,18 +164,15 @@ def main() -> None:
     parser.add_argument("--policies", type=int, default=12, help="random ones (default 12)")
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="seernet-benchmark-") as folder:
-        spec = spec_in(Path(folder), arguments.steps, "bfloat16", 2)
+        spec = spec_in(Path(folder), arguments.steps, FAST, 2)
         evaluator = Evaluator(spec)
         space = SearchSpace(evaluator.graph, SpaceConfig())
         policies = space.decode(SpreadDesign(space, COST_RANGE, 0).draw_many(0, arguments.policies))
         batches = _batches(evaluator.dataset, 12)
         with threads(2):
-            rate = {
-                n: matmul_rate(t)
-                for n, t in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
-            }
+            rate = {name: matmul_rate(getattr(torch, name)) for name in sorted({"float32", FAST})}
             overhead = quantization_overhead(evaluator, batches)
-            plain = step_seconds(copy.deepcopy(evaluator.model), batches, "bfloat16", 3)
+            plain = step_seconds(copy.deepcopy(evaluator.model), batches, FAST, 3)
             macs = 3 * BATCH * sum(layer.macs for layer in evaluator.graph.layers)
             top = profile_of(
                 compress(evaluator.model, policies[0], evaluator.graph, evaluator.images),
@@ -181,12 +181,13 @@ def main() -> None:
             )
         summary = {
             "threads": 2,
+            "precision": FAST,
             "steps": arguments.steps,
             "evaluation_over_baseline": evaluation_ratio(spec, policies, batches),
             "quantized_over_plain_step": overhead,
             "evaluations_per_second": side_by_side(spec, policies),
             "matmul_macs_per_second": rate,
-            "plain_bfloat16_step_of_matmul_rate": macs / plain / rate["bfloat16"],
+            "plain_step_of_matmul_rate": macs / plain / rate[FAST],
             "profile": top,
         }
     write_summary("evaluation_cost", summary)
@@ -219,8 +220,8 @@ def render(summary: dict[str, Any]) -> str:
         ],
         ["two workers of one thread / one of two", f"{rates['2x1'] / rates['1x2']:.2f}"],
         [
-            "plain bfloat16 step / matrix-product rate",
-            f"{100 * summary['plain_bfloat16_step_of_matmul_rate']:.0f} %",
+            f"plain {summary['precision']} step / matrix-product rate",
+            f"{100 * summary['plain_step_of_matmul_rate']:.0f} %",
         ],
     ]
     shares = [[name, f"{100 * share:.0f} %"] for name, share in summary["profile"]]

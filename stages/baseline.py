@@ -34,7 +34,7 @@ def main() -> None:
     metrics: dict[str, Any] = {
         "budget": budget,
         "metric": finetuner.task.metric,
-        "baseline_score": finetuner.test_score(finetuner.baseline),
+        **{f"baseline_{k}": v for k, v in finetuner.test(finetuner.baseline).items()},
     }
     with local_executor(params.sample.workers) as executor:
         choices = {
@@ -70,7 +70,7 @@ def main() -> None:
             "runs": [one.to_dict() for one in runs[policy.key()]],
             "policy": policy.to_dict(),
         }
-        scores = ", ".join(f"{one.test_score:.4f}" for one in runs[policy.key()])
+        scores = ", ".join(f"{one.test['score']:.4f}" for one in runs[policy.key()])
         logger.info("%s, %s: test score %s", budget, method, scores)
     artifacts.write_json(artifacts.METRICS / "baseline" / f"{budget}.json", metrics)
     finetuner.finish()

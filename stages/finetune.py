@@ -45,7 +45,7 @@ def main() -> None:
     metrics = {
         "budget": budget,
         "metric": finetuner.task.metric,
-        "baseline_score": finetuner.test_score(finetuner.baseline),
+        **{f"baseline_{k}": v for k, v in finetuner.test(finetuner.baseline).items()},
         "bops_ratio": record["cost_bops"] / float(cost.baseline().bops),
         "predicted_score": promised["predicted_score"],
         **record,
@@ -53,7 +53,7 @@ def main() -> None:
     }
     artifacts.write_json(artifacts.METRICS / "finetune" / f"{budget}.json", metrics)
     finetuner.finish()
-    scores = ", ".join(f"{one.test_score:.4f}" for one in runs)
+    scores = ", ".join(f"{one.test['score']:.4f}" for one in runs)
     logger.info("%s: test score %s, baseline %.4f", budget, scores, metrics["baseline_score"])
 
 

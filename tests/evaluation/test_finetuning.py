@@ -48,11 +48,13 @@ def test_seeds_count_and_epochs_are_told(make, policy):
     finetuner = make()
     runs = [finetuner.run(Job(policy, seed, "small")) for seed in (0, 3)]
     assert [run.seed for run in runs] == [0, 3]
-    assert all(0.0 < run.test_score <= 1.0 for run in runs)
+    assert all(0.0 < run.test["score"] <= run.test["top5"] <= 1.0 for run in runs)
     assert [row["epoch"] for row in runs[0].history] == [1, 2]
     assert runs[0].search_score == max(row["score"] for row in runs[0].history)
     assert runs[0].history != runs[1].history
-    assert "history" not in runs[0].to_dict()
+    told = runs[0].to_dict()
+    assert told["test_top5"] == runs[0].test["top5"]
+    assert "history" not in told
 
 
 def test_interrupted_finetuning_equals_an_uninterrupted_one(make, policy, tmp_path, monkeypatch):
@@ -100,7 +102,7 @@ def test_written_network_can_be_restored(make, project, policy, tmp_path):
     network.load_state_dict(state)
     assert stored == policy
     assert sum(not mask.all() for mask in keep.values()) == len(policy.pruning_ratio)
-    assert finetuner.test_score(network) == expected.test_score
+    assert finetuner.test(network) == expected.test
 
 
 def test_test_split_is_read_once_for_each_network(make, policy, monkeypatch):

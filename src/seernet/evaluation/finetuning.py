@@ -82,20 +82,25 @@ class Run:
     Attributes:
         seed: Its seed.
         search_score: Score on the search split after the best epoch, in [0, 1].
-        test_score: The same network's score on the test split.
+        test: The same network's metrics on the test split; `score` is the one that counts.
         best_epoch: Epoch (from 1) whose network was kept; 0 is the network before training.
         history: One row an epoch; see `Fit`.
     """
 
     seed: int
     search_score: float
-    test_score: float
+    test: dict[str, float]
     best_epoch: int
     history: list[dict[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """What is reported of it: all but the history."""
-        return {key: value for key, value in asdict(self).items() if key != "history"}
+        """What is reported of it: all but the history; metrics as `test_score`, `test_top5`."""
+        return {
+            "seed": self.seed,
+            "search_score": self.search_score,
+            "best_epoch": self.best_epoch,
+            **{f"test_{name}": value for name, value in self.test.items()},
+        }
 
 
 class Finetuner:
@@ -127,10 +132,11 @@ class Finetuner:
             ]
         )
 
-    def test_score(self, network: nn.Module) -> float:
-        """Score on the test split."""
+    def test(self, network: nn.Module) -> dict[str, float]:
+        """Metrics on the test split: `score`, and what else the task knows (`top5`)."""
         loader = self.dataset.loader("test", EVALUATION_BATCH)
-        return score(network, loader.epoch(0), self.task)["score"]
+        found = score(network, loader.epoch(0), self.task)
+        return {name: value for name, value in found.items() if name != "soft_score"}
 
     def costs(self, policy: Policy, cost: CostModel) -> dict[str, Any]:
         """Costs counted on a policy's network, and the compute of finetuning it with all seeds.
@@ -185,7 +191,7 @@ class Finetuner:
         return Run(
             job.seed,
             fitted.search_score,
-            self.test_score(network),
+            self.test(network),
             fitted.best_epoch,
             fitted.history,
         )
