@@ -6,7 +6,7 @@ figures are ratios within one run:
 
 - a policy's whole evaluation (compress, calibrate, train, score) over the same number of float32
   training steps of the uncompressed baseline, for random policies all over the cost range;
-- a training step with fake quantization over one without, at no pruning, both in the fast arithmetic;
+- a training step with fake quantization over one without, at no pruning, both in it;
 - two worker processes of one thread each against one of two threads;
 - a step's arithmetic against the machine's rate in a large matrix product, and what the profile
   says is in between.

@@ -1,4 +1,4 @@
-"""The ImageNet presets at 224 pixels, through every stage, on a small tree that stands in for it."""
+"""The ImageNet presets at 224 pixels, through every stage, on a tree that stands in for it."""
 
 import json
 import subprocess
