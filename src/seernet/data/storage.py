@@ -2,9 +2,9 @@
 
 `memory`: `<split>.safetensors` with `images`, `labels`, `ids`; `files`: `<split>.csv` with `path`,
 `label`, `id`. Where images have boxes, `<split>.boxes.safetensors` holds them, in pixels of the
-size that the network sees: `corners` float32 `m x 4`; `labels` int64, `crowd` uint8 and `images` int64
-(the image's place in the split), `m` each. A folder appears complete or not at all: it is written
-beside its place and renamed.
+size that the network sees: `corners` float32 `m x 4`; `labels` int64, `crowd` uint8 and `images`
+int64 (the image's place in the split), `m` each. A folder appears complete or not at all: it is
+written beside its place and renamed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class Backbone(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.blocks = nn.ModuleList(
-            BasicBlock(before, after, 2) for before, after in zip(widths, widths[1:], strict=False)
+            BasicBlock(before, after, 2) for before, after in pairwise(widths)
         )
         self.out_channels = list(widths[2:])
 
@@ -74,6 +75,8 @@ def small_ssd(num_classes: int, in_channels: int, image_size: int, width: int = 
         head=head,
         image_mean=middle,
         image_std=[0.25] * in_channels,
+        score_thresh=0.02,
+        topk_candidates=100,
         detections_per_img=50,
     )
     return model
