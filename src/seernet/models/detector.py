@@ -140,7 +140,8 @@ def thaw(model: nn.Module) -> nn.Module:
 
     for name, module in list(model.named_modules()):
         if isinstance(module, FrozenBatchNorm2d):
-            norm = nn.BatchNorm2d(len(module.weight), eps=module.eps)
+            like = module.weight
+            norm = nn.BatchNorm2d(len(like), module.eps, device=like.device, dtype=like.dtype)
             norm.load_state_dict(module.state_dict(), strict=False)
             model.set_submodule(name, norm)
     return model
