@@ -28,7 +28,8 @@ def main() -> None:
     torch.set_num_threads(params.pretrain.threads)
     dataset = Dataset.open(artifacts.PREPARED, torch.device(params.device), params.data.workers)
     with seeded(params.seed):
-        model = build(params.model, len(dataset.info.classes), dataset.info.input_shape)
+        info = dataset.info
+        model = build(params.model, len(info.classes), info.input_shape, info.task)
     classes = len(dataset.info.classes)
     graph = trace(model, dataset.info.input_shape, classes)
     name_what_stays_whole(graph)
@@ -36,7 +37,7 @@ def main() -> None:
     model.to(params.device)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
     trainer = Pretrainer(params, folders)
-    task = make_task(dataset.info.task)
+    task = make_task(dataset.info)
     spent = 0
     if params.model.checkpoint or (params.model.weights and not params.pretrain.epochs):
         search = score(model, dataset.loader("search", EVALUATION_BATCH).epoch(0), task)["score"]

@@ -22,8 +22,8 @@ def broken_rules(params: Params) -> Iterator[str]:
         For each broken rule one clause: the keys, their values, and the remedy.
     """
     data, model, space, sample = params.data, params.model, params.space, params.sample
-    if data.name == "imagefolder" and data.path is None:
-        yield "`data.path` is missing, and `data.name: imagefolder` needs it; name the folder"
+    if data.name in ("imagefolder", "voc", "coco") and data.path is None:
+        yield f"`data.path` is missing, and `data.name: {data.name}` needs it; name the folder"
     if (data.mean is None) != (data.std is None):
         yield "`data.mean` and `data.std` belong together; give both, or neither"
     if model.weights is not None and model.checkpoint is not None:

@@ -26,12 +26,24 @@ from seernet.config.rules import broken_rules
 class DataConfig(Section):
     """Which images, and how they are split, held and augmented."""
 
-    name: Literal["digits", "cifar10", "cifar100", "imagefolder"] = Field(
-        description="data set; `imagefolder` is any tree train/<class>/*"
+    name: Literal[
+        "digits",
+        "cifar10",
+        "cifar100",
+        "imagefolder",
+        "digit-scenes",
+        "voc",
+        "voc2007",
+        "voc2012",
+        "coco",
+    ] = Field(
+        description="data set; `imagefolder` is any tree train/<class>/*; with boxes: `voc` and "
+        "`coco` are folders in these layouts, `digit-scenes` is rendered"
     )
     path: Name | None = Field(
         None,
-        description="folder of the data set; cifar is fetched into it (default data/downloads)",
+        description="folder of the data set; cifar and voc20* are fetched into it (default "
+        "data/downloads)",
     )
     image_size: Positive | None = Field(
         None, description="side in pixels that images are brought to; null keeps the native size"
@@ -46,6 +58,14 @@ class DataConfig(Section):
     )
     std: Annotated[list[Rate], Field(min_length=1)] | None = Field(
         None, description="the same for the standard deviation"
+    )
+    classes: Annotated[list[Name], Field(min_length=1)] | None = Field(
+        None, description="classes of boxes, in order; null takes those of the annotations"
+    )
+    bad_boxes: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="what happens to boxes that are outside, empty or of another class: an error, "
+        "or they are left out, with a warning",
     )
     search_fraction: Fraction = Field(
         0.1, description="share of the training images held out to score policies"

@@ -12,7 +12,8 @@ from seernet.data.files import FileImages
 from seernet.data.info import SPLITS, DatasetInfo, Split
 from seernet.data.loader import Augment, Images, Loader, Normalizer, generator
 from seernet.data.memory import DecodedImages
-from seernet.data.storage import read_decoded, read_paths
+from seernet.data.scenes import SceneImages
+from seernet.data.storage import read_decoded, read_paths, read_targets
 
 
 class Dataset:
@@ -84,11 +85,22 @@ class Dataset:
         return self._splits[split]
 
     def _read(self, split: Split) -> Images:
+        if self.info.task == "detection":
+            return self._read_scenes(split)
         if self.info.storage == "files":
             rows = read_paths(self._folder, self.info, split)
             return FileImages(self.info, rows, self._device, self._workers)
         pixels, targets = read_decoded(self._folder, self.info, split, self._device)
         return DecodedImages(pixels, targets, Normalizer.of(self.info, self._device))
+
+    def _read_scenes(self, split: Split) -> Images:
+        targets = read_targets(self._folder, self.info, split)
+        if self.info.storage == "files":
+            rows, pixels = read_paths(self._folder, self.info, split), None
+        else:
+            pixels, labels = read_decoded(self._folder, self.info, split, torch.device("cpu"))
+            rows = [("", label, place) for place, label in enumerate(labels.tolist())]
+        return SceneImages(self.info, rows, targets, pixels, self._device, self._workers)
 
 
 def balanced(labels: Sequence[int], count: int, seed: int) -> list[int]:

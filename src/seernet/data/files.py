@@ -77,7 +77,7 @@ class FileImages:
             DataError: If a file vanished or broke since it was prepared.
         """
         normalize = Normalizer.of(self.info, self.device)
-        batches: Iterable[Batch | str] = DataLoader(
+        batches: Iterable[tuple[Tensor, Tensor] | str] = DataLoader(
             decoder,
             batch_size=batch_size,
             sampler=order,
@@ -160,7 +160,7 @@ class _Decoder(TorchDataset[_Item]):
         return v2.Compose([crop, v2.RandomHorizontalFlip(0.5 if self.augment.flip else 0.0)])
 
 
-def _collate(items: list[_Item]) -> Batch | str:
+def _collate(items: list[_Item]) -> tuple[Tensor, Tensor] | str:
     good = []
     for item in items:
         if isinstance(item, str):

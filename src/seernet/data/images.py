@@ -101,6 +101,14 @@ def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 
+def stretch(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize to `size` (height, width; bilinear), whatever that does to the aspect ratio."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
 def to_array(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Return the pixels of an `L` or `RGB` image as channels x height x width."""
     pixels = np.asarray(image, dtype=np.uint8)

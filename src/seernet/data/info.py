@@ -28,8 +28,9 @@ class DatasetInfo:
         classes: Names; a label is an index into them.
         channels: 1 (gray) or 3 (RGB).
         image_size: Height and width that the network sees, in pixels.
-        mean: Of the train split, for each channel; pixels in [0, 1]; or `data.mean`.
-        std: The same for the standard deviation; positive.
+        mean: Of the train split, for each channel; pixels in [0, 1]; or `data.mean`. Detectors
+            normalise images themselves: 0.
+        std: The same for the standard deviation; positive. For detectors 1.
         storage: `memory` (decoded, `<split>.safetensors`) or `files` (`<split>.csv` of paths).
         root: Folder that the paths of `files` start from, as `data.path` gives it; else None.
         counts: Images in each split.
@@ -37,7 +38,7 @@ class DatasetInfo:
         warnings: Oddities that were handled, to show the user.
     """
 
-    task: Literal["classification"]
+    task: Literal["classification", "detection"]
     name: str
     classes: tuple[str, ...]
     channels: int

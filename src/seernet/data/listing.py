@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seernet.data.images import Picture
+
+if TYPE_CHECKING:
+    from seernet.data.boxes import Boxes
 
 Labels: TypeAlias = NDArray[np.int64]
 SplitNames: TypeAlias = NDArray[np.str_]
@@ -25,13 +28,15 @@ class Listing:
         name: `data.name` of the parameters.
         classes: Class names.
         channels: Channels that `read` returns.
-        labels: `n` indices into `classes`.
+        labels: `n` indices into `classes`, by which splits are stratified.
         splits: `n` names of splits, as the source divides its images.
         names: `n` names to show the user; for image files, the paths below the root.
         read: Reads the image of an id (its place in this listing).
         root: Folder of the image files, as the parameters give it; None where there are no files.
         complaints: Defects found while listing.
         warnings: Oddities found while listing.
+        boxes: For detection, the boxes of the images, in their own pixels; else None.
+        sizes: For detection, `n x 2` heights and widths; else None.
     """
 
     name: str
@@ -44,6 +49,8 @@ class Listing:
     root: str | None = None
     complaints: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    boxes: Boxes | None = None
+    sizes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

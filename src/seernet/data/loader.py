@@ -12,7 +12,14 @@ from torch import Tensor
 
 from seernet.data.info import DatasetInfo
 
-Batch: TypeAlias = tuple[Tensor, Tensor]
+Target: TypeAlias = dict[str, Tensor]
+"""What is in one image: `boxes` float32 `k x 4` (corners, in pixels), `labels` int64 `k` and
+`crowd` bool `k` (see `Boxes`)."""
+
+Targets: TypeAlias = Tensor | list[Target]
+"""Of a batch: labels, int64 `b`, or for detection one `Target` an image."""
+
+Batch: TypeAlias = tuple[Tensor, Targets]
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Loader(Protocol):
 
         Yields:
             Normalised images, float32 `b x C x H x W` on the device, contiguous as
-            networks that flatten by `view` expect, and labels, int64 `b`.
+            networks that flatten by `view` expect, and what is in them; see `Targets`.
 
         Raises:
             DataError: If an image file vanished or broke since it was prepared.

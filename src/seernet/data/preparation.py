@@ -55,7 +55,8 @@ def prepare(
         seed: Decides which images are held out.
         output: Folder to write: `dataset.json` and, for each split, `<split>.safetensors`
             (`images` uint8 n x C x H x W, `labels` and `ids` int64 n) or `<split>.csv`
-            (`path`, `label`, `id`). An id is an image's place in the source's listing.
+            (`path`, `label`, `id`). An id is an image's place in the source's listing. For
+            detection also `<split>.boxes.safetensors`; see `storage`.
         batch_size: Images a step of training; the train split must fill one.
         progress: Whether to draw a progress bar on stderr.
 
@@ -67,7 +68,7 @@ def prepare(
             files, with the remedy.
     """
     listing = list_source(config)
-    _check_normalisation(config, listing.channels)
+    _check_normalisation(config, listing)
     plan = _plan(config, listing)
     fractions = {"test": config.test_fraction, "search": config.search_fraction}
     missing = [name for name in fractions if name not in listing.splits]
@@ -92,7 +93,13 @@ def prepare(
     return info
 
 
-def _check_normalisation(config: DataConfig, channels: int) -> None:
+def _check_normalisation(config: DataConfig, listing: Listing) -> None:
+    if listing.boxes is not None and (config.mean or config.std):
+        raise DataError(
+            "detectors normalise images themselves, so data.mean and data.std have no use; remove "
+            "them (torchvision's detectors take image_mean and image_std in model.arguments)."
+        )
+    channels = listing.channels
     for name, values in (("mean", config.mean), ("std", config.std)):
         if values is not None and len(values) != channels:
             raise DataError(
@@ -109,7 +116,9 @@ def _plan(config: DataConfig, listing: Listing) -> _Plan:
         complaints = [*listing.complaints, f"none of the {len(listing)} images can be read."]
         raise DataError(_report(config, complaints))
     size_bytes = len(listing) * listing.channels * size[0] * size[1]
-    small = max(size) <= MEMORY_LIMIT_SIDE or listing.root is None
+    # Boxes are scaled with their image, whereas images alone are better cropped anew each time.
+    stretched = listing.boxes is not None
+    small = max(size) <= MEMORY_LIMIT_SIDE or listing.root is None or stretched
     storage = config.storage
     if storage == "auto":
         storage = "memory" if small and size_bytes <= MEMORY_LIMIT_BYTES else "files"
@@ -159,8 +168,11 @@ def _describe(config: DataConfig, listing: Listing, plan: _Plan, found: Survey) 
     if constant.any():
         warnings.append(f"channels that never change: {np.flatnonzero(constant).tolist()}")
     warnings += _leaks(listing, found.digests)
+    boxed = listing.boxes is not None
+    if boxed:
+        mean, std, constant = np.zeros_like(mean), np.ones_like(std), np.zeros_like(constant)
     return DatasetInfo(
-        task="classification",
+        task="detection" if boxed else "classification",
         name=listing.name,
         classes=listing.classes,
         channels=listing.channels,
@@ -201,6 +213,10 @@ def _fingerprint(listing: Listing, plan: _Plan, found: Survey) -> str:
     content = hashlib.sha256(json.dumps(settings).encode())
     content.update(listing.labels.astype("<i8").tobytes())
     content.update("\n".join(listing.splits).encode())
+    if listing.boxes is not None:
+        for part in (listing.boxes.corners, listing.boxes.labels, listing.boxes.crowd):
+            content.update(np.ascontiguousarray(part).tobytes())
+        content.update(listing.boxes.images.tobytes())
     if found.pixels is not None:
         content.update(found.pixels.data)
     else:

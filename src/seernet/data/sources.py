@@ -1,9 +1,10 @@
-"""The data sets by name: scikit-learn's digits, CIFAR through torchvision, image folders."""
+"""The data sets by name: embedded ones, those torchvision fetches, and folders of one's own."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seernet.config import DataConfig
+from seernet.data.coco import list_coco
+from seernet.data.digit_scenes import list_digit_scenes
 from seernet.data.images import Picture
 from seernet.data.listing import Labels, Listing, SplitNames
 from seernet.data.tree import list_tree
+from seernet.data.voc import CLASSES, list_voc
 from seernet.errors import DataError
 
 _LOGGER = logging.getLogger(__name__)
@@ -27,9 +31,15 @@ def list_source(config: DataConfig) -> Listing:
     Raises:
         DataError: If it is not there, and cannot be fetched.
     """
-    if config.name == "imagefolder":
-        return list_tree(config.path, config.channels or 3)
-    return _digits(config) if config.name == "digits" else _cifar(config)
+    return _SOURCES[config.name](config)
+
+
+def _tree(config: DataConfig) -> Listing:
+    return list_tree(config.path, config.channels or 3)
+
+
+def _voc(config: DataConfig) -> Listing:
+    return list_voc(config, config.path, config.classes)
 
 
 def _digits(config: DataConfig) -> Listing:
@@ -75,6 +85,27 @@ def _open_cifar(config: DataConfig) -> tuple[Any, Any]:
         ) from error
 
 
+def _published_voc(config: DataConfig) -> Listing:
+    """PASCAL VOC 2007 or 2012, as it is distributed."""
+    from torchvision.datasets import VOCDetection
+
+    year = config.name.removeprefix("voc")
+    root = Path(config.path or _DOWNLOADS)
+    folder = root / "VOCdevkit" / config.name.upper()
+    if not (folder / "Annotations").is_dir():
+        _LOGGER.info("fetching %s into %s", config.name, root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            for part in ("trainval", "test") if year == "2007" else ("trainval",):
+                VOCDetection(root, year, part, download=True)
+        except (OSError, RuntimeError, EOFError) as error:
+            raise DataError(
+                f"{config.name} is not in {root} and cannot be fetched ({error}); unpack it so "
+                f"that {folder}/Annotations is there, or set data.path."
+            ) from error
+    return list_voc(config, str(folder), config.classes or CLASSES)
+
+
 def _from_arrays(
     config: DataConfig,
     classes: tuple[str, ...],
@@ -100,3 +131,16 @@ def _from_arrays(
         names=[f"image {number}" for number in range(len(labels))],
         read=read,
     )
+
+
+_SOURCES: dict[str, Callable[[DataConfig], Listing]] = {
+    "digits": _digits,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "imagefolder": _tree,
+    "digit-scenes": list_digit_scenes,
+    "voc": _voc,
+    "voc2007": _published_voc,
+    "voc2012": _published_voc,
+    "coco": list_coco,
+}

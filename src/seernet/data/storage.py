@@ -1,7 +1,10 @@
 """Writing and reading the three splits of a prepared folder.
 
 `memory`: `<split>.safetensors` with `images`, `labels`, `ids`; `files`: `<split>.csv` with `path`,
-`label`, `id`. A folder appears complete or not at all: it is written beside its place and renamed.
+`label`, `id`. Where images have boxes, `<split>.boxes.safetensors` holds them, in pixels of the
+size that the network sees: `corners` float32 `m x 4`; `labels` int64, `crowd` uint8 and `images`
+int64 (the image's place in the split), `m` each. A folder appears complete or not at all: it is
+written beside its place and renamed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from torch import Tensor
 
 from seernet.data.info import SPLITS, DatasetInfo, Split
 from seernet.data.listing import Listing
+from seernet.data.loader import Target
 from seernet.errors import ArtifactError
 
 _COLUMNS = ["path", "label", "id"]
@@ -51,6 +55,17 @@ def write_prepared(
             images: NDArray[Any] = pixels[ids]
             tensors = {"images": images, "labels": listing.labels[ids], "ids": ids}
             save_file(tensors, partial / f"{split}.safetensors")
+        if listing.boxes is not None and listing.sizes is not None:
+            boxes = listing.boxes.scaled(listing.sizes, info.image_size).select(ids)
+            save_file(
+                {
+                    "corners": boxes.corners.astype(np.float32),
+                    "labels": boxes.labels,
+                    "crowd": boxes.crowd.astype(np.uint8),
+                    "images": boxes.images,
+                },
+                partial / f"{split}.boxes.safetensors",
+            )
     info.save(partial)
     if output.exists():
         output.rename(old)  # a rename cannot stop half-way, a deletion can
@@ -81,6 +96,27 @@ def read_decoded(
     if tuple(labels.shape) != expected[:1]:
         raise _damaged(path, f"{len(labels)} labels, not {expected[0]}")
     return images, labels
+
+
+def read_targets(folder: Path, info: DatasetInfo, split: Split) -> list[Target]:
+    """Read the boxes of one split, for each image; on the CPU.
+
+    Raises:
+        ArtifactError: If the file is missing or does not agree with `info`.
+    """
+    path = Path(folder) / f"{split}.boxes.safetensors"
+    try:
+        tensors = load_file(path)
+        corners, labels, images = (tensors[key] for key in ("corners", "labels", "images"))
+        crowd = tensors["crowd"].bool()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise _damaged(path, repr(error)) from error
+    n = info.counts[split]
+    if len({len(corners), len(labels), len(crowd), len(images)}) > 1 or bool((images >= n).any()):
+        raise _damaged(path, "it does not belong to the images")
+    counts = torch.bincount(images, minlength=n).tolist()
+    parts = zip(*(torch.split(part, counts) for part in (corners, labels, crowd)), strict=True)
+    return [{"boxes": b, "labels": c, "crowd": d} for b, c, d in parts]
 
 
 def read_paths(folder: Path, info: DatasetInfo, split: Split) -> list[tuple[str, int, int]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from seernet.data.images import UnreadableImageError, fit, to_array
+from seernet.data.images import UnreadableImageError, fit, stretch, to_array
 from seernet.data.listing import Listing, shorten
 from seernet.progress import bar
 
@@ -70,7 +70,8 @@ def survey(
     Args:
         listing: What to read.
         size: Height and width that images are brought to, in pixels.
-        resize: Whether to crop and resize; otherwise another size is a complaint.
+        resize: Whether to crop and resize (images with boxes are stretched instead); otherwise
+            another size is a complaint.
         keep: Whether to keep the pixels.
         progress: Whether to draw a progress bar on stderr.
 
@@ -115,12 +116,14 @@ def survey(
 def _read_all(
     listing: Listing, size: tuple[int, int], resize: bool
 ) -> Iterator[_Seen | UnreadableImageError]:
+    bring = fit if listing.boxes is None else stretch
+
     def look(number: int) -> _Seen | UnreadableImageError:
         try:
             picture = listing.read(number)
         except UnreadableImageError as error:
             return error
-        image = fit(picture.image, size) if resize else picture.image
+        image = bring(picture.image, size) if resize else picture.image
         found = (image.height, image.width)
         pixels = to_array(image) if found == size else None
         return _Seen(picture.digest, picture.notes, found, pixels)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from seernet import artifacts
 from seernet.compression import compress, count, recalibrate_norms
 from seernet.config import DataConfig, EvaluationConfig, ModelConfig, Params
-from seernet.data import Augment, Dataset
+from seernet.data import Augment, Dataset, Targets
 from seernet.errors import ModelError, PolicyError, TrainingError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.graph import NetworkGraph
@@ -147,7 +147,7 @@ class Evaluator:
         self.dataset = Dataset.open(spec.prepared, device, spec.data.workers)
         self.model = load_baseline(spec.baseline, spec.model, self.dataset.info).to(device)
         self.images = self.dataset.subset("train", spec.config.calibration_images, spec.seed)
-        self.task = make_task(self.dataset.info.task)
+        self.task = make_task(self.dataset.info)
 
     def evaluate(self, policy: Policy) -> Evaluation:
         """Measure one policy; a failure of the measurement itself is a result, not an exception.
@@ -203,7 +203,7 @@ class Evaluator:
             train_steps(network, self._batches(seed), self.task, optimizer, recipe, soft=soft)
         recalibrate_norms(network, self.images)
 
-    def _batches(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, seed: int) -> Iterator[tuple[Tensor, Targets]]:
         augment = Augment(self.spec.data.crop_padding, self.spec.data.flip)
         size = self.spec.config.batch_size
         loader = self.dataset.loader("train", size, augment=augment, seed=seed)

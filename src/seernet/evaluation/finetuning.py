@@ -120,7 +120,7 @@ class Finetuner:
         self.graph = NetworkGraph.load(folders.baseline / "graph.json")
         baseline = load_baseline(folders.baseline, params.model, self.dataset.info)
         self.baseline = baseline.to(self.device)
-        self.task = make_task(self.dataset.info.task)
+        self.task = make_task(self.dataset.info)
         self.images = self.dataset.subset("train", params.finetune.calibration_images, params.seed)
         self._inputs = digest(
             [

@@ -1,12 +1,14 @@
 """Networks: building them by name, tracing them, and removing their channels."""
 
 from seernet.models.build import build, definition, read_state
+from seernet.models.detector import Detector
 from seernet.models.merges import expose_merges
 from seernet.models.modes import in_mode
 from seernet.models.surgery import feature_mask, is_depthwise, remove_channels
 from seernet.models.trace import trace
 
 __all__ = [
+    "Detector",
     "build",
     "definition",
     "expose_merges",

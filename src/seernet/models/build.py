@@ -19,16 +19,28 @@ from torchvision import models
 
 from seernet.config import ModelConfig
 from seernet.errors import ModelError
+from seernet.models.detector import Detector, thaw
+from seernet.models.detectors import fasterrcnn_resnet18, torchvision_detector
 from seernet.models.resnet20 import resnet20
+from seernet.models.small_ssd import small_ssd
 from seernet.models.vgg_small import vgg_small
 
 logger = logging.getLogger(__name__)
 
-OWN: dict[str, Callable[..., nn.Module]] = {"resnet20": resnet20, "vgg_small": vgg_small}
+OWN: dict[str, dict[str, Callable[..., nn.Module]]] = {
+    "classification": {"resnet20": resnet20, "vgg_small": vgg_small},
+    "detection": {"small_ssd": small_ssd, "fasterrcnn_resnet18": fasterrcnn_resnet18},
+}
+_TORCHVISION = {"classification": models, "detection": models.detection}
 _AUXILIARY = ("googlenet", "inception_v3")  # build auxiliary heads unless told otherwise
 
 
-def build(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
+def build(
+    config: ModelConfig,
+    num_classes: int,
+    input_shape: tuple[int, ...],
+    task: str = "classification",
+) -> nn.Module:
     """Build the network of the `model` section.
 
     A builder of ours or of the user's gets `num_classes`, `in_channels` and `image_size`, each if
@@ -38,6 +50,7 @@ def build(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -
         config: The section.
         num_classes: Classes of the data set.
         input_shape: Channels, height and width of one image.
+        task: `classification` or `detection`; a detector becomes a `Detector`.
 
     Returns:
         The network, with its weights or checkpoint loaded if one is named, on the CPU.
@@ -46,21 +59,26 @@ def build(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -
         ModelError: If the name, the arguments, the weights or the checkpoint do not fit.
     """
     if config.name.startswith("torchvision:"):
-        model = _torchvision(config, num_classes)
+        model = _torchvision(config, num_classes, input_shape, task)
     elif config.weights is not None:
         raise ModelError(
             f"model.weights ({config.weights!r}) goes with torchvision networks only, not with "
             f"{config.name!r}; name a file in model.checkpoint instead."
         )
     else:
-        model = _call(config, num_classes, input_shape)
+        model = _call(config, num_classes, input_shape, task)
+    if task == "detection":
+        model = Detector(thaw(model))
     if config.checkpoint is not None:
-        load_checkpoint(model, Path(config.checkpoint))
+        inner = model.model if isinstance(model, Detector) else model
+        load_checkpoint(inner, Path(config.checkpoint))
     return model
 
 
-def _call(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -> nn.Module:
-    builder = OWN.get(config.name) or _users(config.name)
+def _call(
+    config: ModelConfig, num_classes: int, input_shape: tuple[int, ...], task: str
+) -> nn.Module:
+    builder = OWN[task].get(config.name) or _users(config.name, task)
     offered = {
         "num_classes": num_classes,
         "in_channels": input_shape[0],
@@ -82,12 +100,12 @@ def _call(config: ModelConfig, num_classes: int, input_shape: tuple[int, ...]) -
     return model
 
 
-def _users(name: str) -> Callable[..., nn.Module]:
+def _users(name: str, task: str) -> Callable[..., nn.Module]:
     place, separator, function = name.rpartition(":")
     if not separator:
         raise ModelError(
-            f"unknown model {name!r}{_near(name)}; use {', '.join(OWN)}, torchvision:<name>, "
-            "file.py:function or package.module:function."
+            f"unknown model {name!r} for {task}{_near(name, task)}; use {', '.join(OWN[task])}, "
+            "torchvision:<name>, file.py:function or package.module:function."
         )
     if place.endswith(".py") and not Path(place).is_file():
         raise ModelError(
@@ -149,9 +167,10 @@ def _reach_the_root() -> None:
         sys.path.append(str(Path.cwd()))
 
 
-def _near(name: str) -> str:
+def _near(name: str, task: str) -> str:
     """A hint at names that look alike, or nothing."""
-    known = [*OWN, *(f"torchvision:{item}" for item in models.list_models(module=models))]
+    published = models.list_models(module=_TORCHVISION[task])
+    known = [*OWN[task], *(f"torchvision:{item}" for item in published)]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     inside = [item for item in known if item.endswith(f":{name}")]
     near = list(dict.fromkeys([*inside, *close]))
@@ -170,24 +189,32 @@ def _module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def _torchvision(config: ModelConfig, num_classes: int) -> nn.Module:
+def _torchvision(
+    config: ModelConfig, num_classes: int, input_shape: tuple[int, ...], task: str
+) -> nn.Module:
     name = config.name.removeprefix("torchvision:")
-    if name not in models.list_models(module=models):
+    if name not in models.list_models(module=_TORCHVISION[task]):
+        kind = {"classification": "classifier", "detection": "detector"}[task]
         raise ModelError(
-            f"torchvision has no classifier {name!r}{_near(config.name)}; check model.name."
+            f"torchvision has no {kind} {name!r}{_near(config.name, task)}; check model.name."
         )
+    if task == "detection":
+        model = torchvision_detector(name, num_classes, input_shape[-1], config.arguments)
+        if config.weights is not None:
+            _load_weights(model, name, config.weights)
+        return model
     extra = {"aux_logits": False, "init_weights": False} if name in _AUXILIARY else {}
     arguments = {"weights": None, "num_classes": num_classes} | extra | config.arguments
     try:
-        model: nn.Module = models.get_model(name, **arguments)
+        classifier: nn.Module = models.get_model(name, **arguments)
     except Exception as error:  # torchvision's builders check their arguments in many ways
         raise ModelError(
             f"torchvision's {name!r} does not take {config.arguments}: {error}; "
             "check model.arguments."
         ) from error
     if config.weights is not None:
-        _load_weights(model, name, config.weights)
-    return model
+        _load_weights(classifier, name, config.weights)
+    return classifier
 
 
 def _load_weights(model: nn.Module, name: str, weights: str) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,26 +59,50 @@ def find_groups(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of bare parameters: their groups are refused below
         try:
-            dependencies = tp.DependencyGraph().build_dependency(model, image)
+            with _heads(model) as transform:
+                dependencies = tp.DependencyGraph().build_dependency(
+                    model, image, output_transform=transform
+                )
             found = list(dependencies.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]))
         except Exception as error:  # noqa: BLE001 - many ways; quantization still works
             return [], {"all": f"torch-pruning cannot follow the network ({error!r:.120})"}
     order = {name: position for position, name in enumerate(seen.layers)}
-    last = next(reversed(seen.layers))
+    readers = {name for name in seen.layers if not is_depthwise(model.get_submodule(name))}
     groups: list[ChannelGroup] = []
     kept: dict[str, str] = {}
     for items in found:
         group, reason = _group(dependencies, items, names, seen)
         if group is None:
             continue
-        if any(m.module == last and m.side == "out" for m in group.members):
-            continue  # the classes themselves
+        if not any(m.side == "in" and m.module in readers for m in group.members):
+            continue  # the predictions themselves
         if reason is None:
             groups.append(group)
         else:
             kept[group.name] = reason
     groups.sort(key=lambda group: order[group.name])
     return groups, kept
+
+
+@contextmanager
+def _heads(model: nn.Module) -> Iterator[Callable[[Any], Any]]:
+    """What torch-pruning is to take for the output of a network.
+
+    Of a detector that is what its heads' layers give, before it is rearranged: following single
+    predictions through the rearrangement takes minutes.
+    """
+    seen: list[Tensor] = []
+    handles = [
+        layer.register_forward_hook(lambda _, __, output: seen.append(output))
+        for name in getattr(model, "outputs", ())
+        for layer in model.get_submodule(name).modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    try:
+        yield lambda output: list(seen) or output
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _group(

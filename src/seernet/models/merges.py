@@ -10,10 +10,13 @@ import functools
 import itertools
 import logging
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
 from seernet.models.modes import in_mode
 
@@ -29,12 +32,17 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         package = type(m).__module__.partition(".")[0]
         return super().is_leaf_module(m, module_qualified_name) or (
-            package in ("torch", "torchvision") and not list(m.children())
+            package in ("torch", "torchvision")
+            and not list(m.children())
+            and not isinstance(m, ExtraFPNBlock)  # it returns lists, which are looked into
         )
 
 
 def expose_merges(model: nn.Module, image: Tensor) -> tuple[nn.Module, list[str]]:
     """Insert an `nn.Identity` before each add and concatenation of feature maps.
+
+    Where the whole of a network cannot be traced, its attribute `mergeable` names the submodules
+    that can (detectors), and only these are looked into.
 
     Args:
         model: The network, on one device; its modules are taken over, not copied.
@@ -45,6 +53,36 @@ def expose_merges(model: nn.Module, image: Tensor) -> tuple[nn.Module, list[str]
         Where the program of the network cannot be traced faithfully, the network itself and no
         name, after a warning.
     """
+    parts = getattr(model, "mergeable", None)
+    if parts is None:
+        return _expose(model, image)
+    inserted = []
+    for name, given in _inputs_of(model, parts, image).items():
+        part, names = _expose(model.get_submodule(name), given)
+        model.set_submodule(name, part)
+        inserted += [f"{name}.{inner}" for inner in names]
+    return model, inserted
+
+
+def _inputs_of(model: nn.Module, parts: Sequence[str], image: Tensor) -> dict[str, Tensor]:
+    """What each submodule is given for an image."""
+    given: dict[str, Tensor] = {}
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: given.update({name: inputs[0]})  # type: ignore[misc]
+        )
+        for name in parts
+    ]
+    try:
+        with in_mode(model, training=False), torch.no_grad():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return given
+
+
+def _expose(model: nn.Module, image: Tensor) -> tuple[nn.Module, list[str]]:
     graph = _trace(model)
     if graph is None:
         return model, []
@@ -139,9 +177,13 @@ def _dimensions(module: fx.GraphModule, image: Tensor) -> dict[fx.Node, int]:
 def _same_function(model: nn.Module, module: fx.GraphModule, image: Tensor) -> bool:
     """Whether a traced network computes what the network does."""
     with in_mode(model, training=False), in_mode(module, training=False), torch.no_grad():
-        expected, found = model(image), module(image)
-    tolerance = 1e-4 * float(expected.abs().max())
-    return torch.allclose(found, expected, rtol=1e-4, atol=tolerance, equal_nan=True)
+        pairs = zip(tree_leaves(model(image)), tree_leaves(module(image)), strict=True)
+    return all(
+        torch.allclose(
+            found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()), equal_nan=True
+        )
+        for expected, found in pairs
+    )
 
 
 def _out_of_place(graph: fx.Graph, node: fx.Node, source: fx.Node) -> fx.Node:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from seernet.errors import ModelError
 from seernet.graph import ChannelGroup, Layer, NetworkGraph, Norm, Whole
 from seernet.models.coupling import find_groups
+from seernet.models.detector import Detector
 from seernet.models.merges import expose_merges
 from seernet.models.profile import Profile, profile
 from seernet.models.surgery import feature_mask, is_depthwise, remove_channels, width
@@ -27,12 +28,12 @@ from seernet.models.surgery import feature_mask, is_depthwise, remove_channels, 
 def trace(
     model: nn.Module, input_shape: tuple[int, ...], num_classes: int | None = None
 ) -> NetworkGraph:
-    """Trace a classifier.
+    """Trace a classifier or a `Detector`.
 
     Args:
         model: The network; left as it is.
         input_shape: Channels, height and width of one image.
-        num_classes: How many logits there must be; None takes any number.
+        num_classes: How many logits a classifier must give; None takes any number.
 
     Returns:
         Its graph.
@@ -54,7 +55,7 @@ def trace(
             "be zero."
         )
     found = tuple(output.shape)
-    if num_classes is not None and found != (1, num_classes):
+    if num_classes is not None and not isinstance(model, Detector) and found != (1, num_classes):
         raise ModelError(
             f"the network gives outputs of shape {found} for one image, the data set has "
             f"{num_classes} classes, so (1, {num_classes}) is needed; check model.arguments, or "
@@ -200,6 +201,8 @@ def _shares(groups: Iterable[ChannelGroup], module: str, side: str) -> dict[str,
 
 def _layers(model: nn.Module, seen: Profile, groups: Sequence[ChannelGroup]) -> tuple[Layer, ...]:
     modules = dict(model.named_modules())
+    # A detector has no one last layer: its heads are searched.
+    edges = (0,) if isinstance(model, Detector) else (0, len(seen.layers) - 1)
     layers = []
     for position, (name, macs) in enumerate(seen.layers.items()):
         module = modules[name]
@@ -215,7 +218,7 @@ def _layers(model: nn.Module, seen: Profile, groups: Sequence[ChannelGroup]) -> 
                 outputs=_shares(groups, name, "out"),
                 depthwise=is_depthwise(module),
                 bias=module.bias is not None or name in seen.folds.values(),
-                edge=position in (0, len(seen.layers) - 1),
+                edge=position in edges,
             )
         )
     return tuple(layers)

@@ -4,10 +4,12 @@ from seernet.training.checkpoint import remove_progress
 from seernet.training.fit import EVALUATION_BATCH, Fit, Plan, fit, train_macs
 from seernet.training.layout import lay_out
 from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
-from seernet.training.task import Distillation, Task, make_task
+from seernet.training.task import Classification, Distillation, Task
+from seernet.training.tasks import make_task
 
 __all__ = [
     "EVALUATION_BATCH",
+    "Classification",
     "Distillation",
     "Fit",
     "Plan",

@@ -15,7 +15,8 @@ from seernet.progress import bar
 from seernet.training.checkpoint import Progress, load_progress, save_progress
 from seernet.training.layout import lay_out
 from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
-from seernet.training.task import Distillation, Task, make_task
+from seernet.training.task import Distillation, Task
+from seernet.training.tasks import make_task
 
 EVALUATION_BATCH = 256
 
@@ -72,7 +73,7 @@ def fit(model: nn.Module, dataset: Dataset, plan: Plan) -> Fit:
         TrainingError: If the loss is not a number.
     """
     config = plan.config
-    task = make_task(dataset.info.task, config.label_smoothing)
+    task = make_task(dataset.info, config.label_smoothing)
     loader = dataset.loader("train", config.batch_size, augment=plan.augment, seed=plan.seed)
     recipe = _recipe(config, len(loader))
     lay_out(model, dataset.info.input_shape)

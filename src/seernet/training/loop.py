@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seernet.data import Targets
 from seernet.errors import TrainingError
 from seernet.training.task import Distillation, Task
 
@@ -76,7 +77,7 @@ def _steps(model: nn.Module) -> list[nn.Parameter]:
 
 def train_steps(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Targets]],
     task: Task,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
@@ -135,7 +136,7 @@ def _check_finite(total: Tensor, step: int) -> None:
 
 @torch.no_grad()
 def score(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], task: Task
+    model: nn.Module, batches: Iterable[tuple[Tensor, Targets]], task: Task
 ) -> dict[str, float]:
     """Score a network in eval mode, and leave it in the mode it was in."""
     training = model.training

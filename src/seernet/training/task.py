@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seernet.data import Targets
 from seernet.errors import ConfigError, TrainingError
 
 
@@ -37,7 +38,7 @@ class Task(Protocol):
         ...
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, soft: Distillation | None
+        self, model: nn.Module, images: Tensor, targets: Targets, soft: Distillation | None
     ) -> Tensor:
         """Mean loss of one batch, a scalar; `model` is in training mode."""
         ...
@@ -46,7 +47,9 @@ class Task(Protocol):
         """How far `model` is from doing what `reference` does, at least 0; both in eval mode."""
         ...
 
-    def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def score(
+        self, model: nn.Module, batches: Iterable[tuple[Tensor, Targets]]
+    ) -> dict[str, float]:
         """Metrics over all batches, `model` being in eval mode; `score` is the one in [0, 1].
 
         `soft_score`, if there is one, rises with the score but has no steps: it is less noisy.
@@ -62,15 +65,16 @@ class Classification:
     metric: str = "top1"
 
     def loss(
-        self, model: nn.Module, images: Tensor, targets: Tensor, soft: Distillation | None
+        self, model: nn.Module, images: Tensor, targets: Targets, soft: Distillation | None
     ) -> Tensor:
         """Cross entropy, mixed with the divergence from the teacher's softened output.
 
         Source:
             Hinton et al. (2015), Distilling the Knowledge in a Neural Network, sec. 2.
         """
+        labels = _labels(targets)
         logits = model(images)
-        hard = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        hard = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if soft is None or soft.weight == 0.0:
             return hard
         with torch.no_grad():
@@ -89,7 +93,9 @@ class Classification:
             found, expected = (F.log_softmax(m(images), dim=1) for m in (model, reference))
         return float(F.kl_div(found, expected, reduction="batchmean", log_target=True))
 
-    def score(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    def score(
+        self, model: nn.Module, batches: Iterable[tuple[Tensor, Targets]]
+    ) -> dict[str, float]:
         """Top-1 accuracy as `score`, top-5 accuracy where there are more than five classes.
 
         The `soft_score` is the mean probability that is given to the right class.
@@ -104,15 +110,16 @@ class Classification:
         count = 0
         classes = 0
         for images, targets in batches:
+            labels = _labels(targets)
             logits = model(images)
             classes = logits.shape[1]
             finite = finite.to(logits.device) * logits.isfinite().all()
-            top = logits.topk(min(5, classes), dim=1).indices == targets[:, None]
+            top = logits.topk(min(5, classes), dim=1).indices == labels[:, None]
             found = top.cumsum(dim=1).sum(dim=0)  # stays on the device: no wait in the loop
             hits = found if hits is None else hits + found
-            given = logits.double().softmax(dim=1).gather(1, targets[:, None])
+            given = logits.double().softmax(dim=1).gather(1, labels[:, None])
             right = right.to(logits.device) + given.sum()
-            count += len(targets)
+            count += len(labels)
         if hits is None:
             raise ConfigError("nothing to score: the split is empty; check data.search_fraction.")
         if not finite:
@@ -122,11 +129,7 @@ class Classification:
         return {"score": accuracy[0], "soft_score": float(right) / count, **top5}
 
 
-TASKS: dict[str, type[Classification]] = {"classification": Classification}
-
-
-def make_task(name: str, label_smoothing: float = 0.0) -> Task:
-    """The task that a data set names in its `dataset.json`."""
-    if name not in TASKS:
-        raise ConfigError(f"unknown task {name!r}; known: {', '.join(TASKS)}.")
-    return TASKS[name](label_smoothing)
+def _labels(targets: Targets) -> Tensor:
+    if not isinstance(targets, Tensor):
+        raise TypeError("classification needs labels, not boxes")
+    return targets

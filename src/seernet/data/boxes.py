@@ -1,0 +1,140 @@
+"""The boxes of many images in flat arrays, and what can be wrong with a box."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seernet.data.listing import shorten
+
+TOLERANCE = 1.5  # pixels that a box may reach over the edge: tools count from 0 or from 1
+SMALLEST = 1e-3  # pixels
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The `m` boxes of `n` images, ordered by image.
+
+    Attributes:
+        corners: float64 `m x 4`: left, top, right, bottom edge, in pixels.
+        labels: int64 `m` class indices.
+        crowd: bool `m`; such a box is not learned, and whether it is found does not count
+            ("difficult" in PASCAL VOC, "iscrowd" in COCO).
+        images: int64 `m`, the place of each box's image, ascending.
+    """
+
+    corners: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    images: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[Box]]) -> Boxes:
+        """Gather the boxes of each image."""
+        flat = [(box, image) for image, boxes in enumerate(rows) for box in boxes]
+        return cls(
+            np.array([box.corners for box, _ in flat], dtype=np.float64).reshape(-1, 4),
+            np.array([box.label for box, _ in flat], dtype=np.int64),
+            np.array([box.crowd for box, _ in flat], dtype=np.bool_),
+            np.array([image for _, image in flat], dtype=np.int64),
+        )
+
+    def scaled(self, sizes: NDArray[np.int64], size: tuple[int, int]) -> Boxes:
+        """Boxes of images that are stretched from `sizes` (`n x 2`, height and width) to `size`."""
+        factors = np.array(size, dtype=np.float64) / sizes[self.images]  # m x 2
+        corners = self.corners * factors[:, [1, 0, 1, 0]]
+        limits = np.array([size[1], size[0]] * 2, dtype=np.float64)
+        return Boxes(np.clip(corners, 0.0, limits), self.labels, self.crowd, self.images)
+
+    def select(self, images: NDArray[np.int64]) -> Boxes:
+        """Boxes of some images (ascending places), which are counted anew from 0."""
+        mask = np.isin(self.images, images)
+        places = np.searchsorted(images, self.images[mask])
+        return Boxes(self.corners[mask], self.labels[mask], self.crowd[mask], places)
+
+    def rarest(self, n: int, classes: int) -> NDArray[np.int64]:
+        """The rarest class in each of `n` images, by which splits are stratified; 0 for none."""
+        counts = np.bincount(self.labels, minlength=classes)
+        order = np.argsort(-counts[self.labels], kind="stable")  # the rarest comes last, and stays
+        labels = np.zeros(n, dtype=np.int64)
+        labels[self.images[order]] = self.labels[order]
+        return labels
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box; see `Boxes`."""
+
+    corners: tuple[float, float, float, float]
+    label: int
+    crowd: bool = False
+
+
+def fault(corners: Sequence[float], size: tuple[int, int]) -> str | None:
+    """What is wrong with a box in an image of `size` (height, width), if anything."""
+    left, top, right, bottom = corners
+    if not np.isfinite(corners).all():
+        return "a coordinate that is no number"
+    if right < left or bottom < top:
+        return "swapped corners"
+    if right - left < SMALLEST or bottom - top < SMALLEST:
+        return "no area"
+    height, width = size
+    over = max(-left, -top, right - width, bottom - height)
+    return "a part outside of the image" if over > TOLERANCE else None
+
+
+@dataclass
+class Defects:
+    """Defects by kind; each becomes one line that names files and the remedy.
+
+    Attributes:
+        drop: Whether bad boxes are left out, with a warning, instead of refused.
+    """
+
+    drop: bool
+    _boxes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _others: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    _notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def box(self, kind: str, file: str, box: object) -> None:
+        """A bad box."""
+        self._boxes[kind].append(f"{file} {box}")
+
+    def other(self, kind: str, remedy: str, file: str) -> None:
+        """A defect that leaving out a box does not mend."""
+        self._others[kind, remedy].append(file)
+
+    def note(self, kind: str, file: str) -> None:
+        """Something to tell the user that stops nothing."""
+        self._notes[kind].append(file)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What must be mended."""
+        found = [
+            f"{len(files)} {kind}: {shorten(files)}; {remedy}."
+            for (kind, remedy), files in self._others.items()
+        ]
+        if self.drop:
+            return found
+        return found + [
+            f"{len(boxes)} boxes have {kind}: {shorten(boxes)}; correct the annotations, or set "
+            "data.bad_boxes: drop to leave them out."
+            for kind, boxes in self._boxes.items()
+        ]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was handled."""
+        notes = [f"{len(files)} {kind}: {shorten(files)}" for kind, files in self._notes.items()]
+        if not self.drop:
+            return notes
+        return notes + [
+            f"{len(boxes)} boxes left out, which have {kind}: {shorten(boxes)}"
+            for kind, boxes in self._boxes.items()
+        ]

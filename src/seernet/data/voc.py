@@ -1,0 +1,238 @@
+"""PASCAL VOC layout: `Annotations/*.xml`, `JPEGImages/*`, and perhaps lists in `ImageSets/Main`.
+
+Which list becomes which split:
+
+| lists | train | search | test |
+| --- | --- | --- | --- |
+| train, val, test | train | val | test |
+| train (or trainval), test | train, less a share | that share | test |
+| train, val | train, less a share | that share | val |
+| train or trainval, or no list at all | all, less two shares | one share | the other share |
+
+Only names inside the folder count: an annotation belongs to the image of the same name without its
+ending, whatever path the XML file gives. Corners are pixels counted from 1, both inside the box, as
+VOC has them. Objects marked "difficult" are not learned and do not count.
+
+Source:
+    Everingham et al. (2010), The PASCAL Visual Object Classes Challenge.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seernet.config import DataConfig
+from seernet.data.boxes import Box, Boxes, Defects, fault
+from seernet.data.images import SUFFIXES, Picture, read_image
+from seernet.data.listing import Listing, shorten
+from seernet.errors import DataError
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
+)
+"""Of VOC 2007 and 2012."""
+
+_LAYOUT = "arrange it as <data.path>/Annotations/*.xml and <data.path>/JPEGImages/*"
+_IMAGES = ("JPEGImages", "images", "Images", "")
+_ANNOTATIONS = ("Annotations", "annotations", "")
+
+
+@dataclass(frozen=True)
+class _Object:
+    name: str
+    corners: tuple[float, float, float, float]
+    difficult: bool
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One annotated image: its path below the root, (height, width), objects and XML file."""
+
+    path: str
+    size: tuple[int, int]
+    objects: tuple[_Object, ...]
+    file: str
+
+
+def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None) -> Listing:
+    """List a folder in VOC layout; its defects are in the listing's `complaints`.
+
+    Args:
+        config: The section `data`; `channels` and `bad_boxes` count.
+        path: The folder.
+        classes: Their names; None takes those that the annotations name, sorted.
+
+    Raises:
+        DataError: If there is no such folder, or nothing annotated in it.
+    """
+    if path is None or not Path(path).is_dir():
+        raise DataError(f"data.path must be a folder, and {path!r} is none; {_LAYOUT}.")
+    root = Path(path)
+    defects = Defects(config.bad_boxes == "drop")
+    files = _by_stem(root, _ANNOTATIONS, {".xml"})
+    images = _by_stem(root, _IMAGES, SUFFIXES)
+    if not files:
+        raise DataError(f"{root} has no annotations (*.xml); {_LAYOUT}.")
+    splits, unlisted = _splits(root, sorted(files), defects)
+    scenes, names = [], []
+    for stem in sorted(splits):
+        scene = _scene(root, stem, files.get(stem), images.get(stem), defects)
+        if scene is not None:
+            scenes.append(scene)
+            names.append(stem)
+    for stem in sorted(set(images) - set(files)):
+        if stem not in splits:
+            defects.note("images without an annotation are left out", images[stem])
+    if unlisted:
+        defects.note("annotated images that no list names are left out", shorten(unlisted))
+    if not scenes:
+        raise DataError("\n".join([f"{root} has no usable image.", *defects.complaints]))
+    known = tuple(classes or sorted({o.name for scene in scenes for o in scene.objects}))
+    boxes = Boxes.of([_boxes(scene, known, defects) for scene in scenes])
+    if not len(boxes.labels):
+        raise DataError("\n".join([f"{root} has no usable box.", *defects.complaints]))
+    channels = config.channels or 3
+    paths = [scene.path for scene in scenes]
+
+    def read(number: int) -> Picture:
+        return read_image(root / paths[number], channels)
+
+    return Listing(
+        name=config.name,
+        classes=known,
+        channels=channels,
+        labels=boxes.rarest(len(scenes), len(known)),
+        splits=np.array([splits[name] for name in names], dtype="<U6"),
+        names=paths,
+        read=read,
+        root=str(root),
+        complaints=tuple(defects.complaints),
+        warnings=tuple(defects.warnings),
+        boxes=boxes,
+        sizes=np.array([scene.size for scene in scenes], dtype=np.int64),
+    )
+
+
+def _by_stem(root: Path, folders: Iterable[str], suffixes: Iterable[str]) -> dict[str, str]:
+    """Files of the first folder that has any, as paths below the root, by name without ending."""
+    endings = set(suffixes)
+    for folder in folders:
+        place = root / folder
+        if place.is_dir():
+            found = {
+                path.stem: path.relative_to(root).as_posix()
+                for path in sorted(place.iterdir())
+                if path.suffix.lower() in endings and not path.name.startswith(".")
+            }
+            if found:
+                return found
+    return {}
+
+
+def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, str], list[str]]:
+    """The split of each annotated image, as the lists have it, and which no list names."""
+    folder = root / "ImageSets" / "Main"
+    lists = {}
+    for name in ("train", "val", "trainval", "test"):
+        path = folder / f"{name}.txt"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lists[name] = [line.split()[0] for line in lines if line.strip()]
+    if "train" not in lists and "trainval" in lists:
+        lists["train"] = lists["trainval"]
+    if not lists.get("train"):
+        return dict.fromkeys(stems, "train"), []
+    places = {"train": "train"}
+    if "test" in lists:
+        places["test"] = "test"
+    if "val" in lists and lists["train"] is not lists.get("trainval"):
+        places["val"] = "search" if "test" in lists else "test"
+    splits: dict[str, str] = {}
+    for name, split in places.items():
+        for stem in lists[name]:
+            if splits.setdefault(stem, split) != split:
+                defects.other(
+                    "images stand in two lists of ImageSets/Main", "keep each in one", stem
+                )
+    return splits, [stem for stem in stems if stem not in splits]
+
+
+def _scene(
+    root: Path, stem: str, file: str | None, image: str | None, defects: Defects
+) -> _Scene | None:
+    if file is None:
+        defects.other("images of the lists have no annotation", "add it, or drop the name", stem)
+        return None
+    if image is None:
+        kind = "annotations have no image"
+        if defects.drop:
+            defects.note(kind, file)
+        else:
+            remedy = "add the image, remove the file, or set data.bad_boxes: drop"
+            defects.other(kind, remedy, file)
+        return None
+    try:
+        size, objects = _parse(ElementTree.parse(root / file).getroot())
+    except (ElementTree.ParseError, ValueError, OSError) as error:
+        defects.other("annotations cannot be read", "correct them", f"{file} ({error})")
+        return None
+    try:
+        with Image.open(root / image) as opened:
+            found = (opened.height, opened.width)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        defects.other("images cannot be read", "replace or remove them", f"{image} ({error})")
+        return None
+    if size is not None and size != found:
+        kind = "annotations give another size than the image has"
+        told = f"{file} ({size[1]} x {size[0]}, the image {found[1]} x {found[0]})"
+        if defects.drop:
+            defects.note(kind, told)
+        else:
+            remedy = "correct them, or set data.bad_boxes: drop to trust the corners all the same"
+            defects.other(kind, remedy, told)
+    if not objects:
+        defects.note("images without boxes, which only teach what is background", image)
+    return _Scene(image, found, objects, file)
+
+
+def _parse(tree: ElementTree.Element) -> tuple[tuple[int, int] | None, tuple[_Object, ...]]:
+    """Size (height, width; None where it is not given) and objects of an annotation."""
+    height, width = (tree.findtext(f"size/{side}") for side in ("height", "width"))
+    size = (int(float(height)), int(float(width))) if height and width else None
+    objects = []
+    for item in tree.iter("object"):
+        name = (item.findtext("name") or "").strip()
+        values = [item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+        if not name or any(value is None for value in values):
+            raise ValueError("an object without a name or without all four corners")
+        left, top, right, bottom = (float(value) for value in values if value is not None)
+        difficult = (item.findtext("difficult") or "0").strip() == "1"
+        objects.append(_Object(name, (left - 1.0, top - 1.0, right, bottom), difficult))
+    return None if size == (0, 0) else size, tuple(objects)
+
+
+def _boxes(scene: _Scene, classes: Sequence[str], defects: Defects) -> list[Box]:
+    height, width = scene.size
+    found = []
+    for item in scene.objects:
+        left, top, right, bottom = item.corners
+        # From 1 to 1 is one pixel wide; a box that is written without extent is none.
+        degenerate = right - left <= 1.0 or bottom - top <= 1.0
+        problem = fault((left + 1.0, top + 1.0, right, bottom), scene.size)
+        shown = f"{item.name} {[left + 1.0, top + 1.0, right, bottom]}"
+        if item.name not in classes:
+            defects.box(f"a class that is not in data.classes ({item.name})", scene.file, shown)
+        elif problem is not None or degenerate:
+            defects.box(problem or "no area", scene.file, shown)
+        else:
+            inside = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
+            found.append(Box(inside, classes.index(item.name), item.difficult))
+    return found

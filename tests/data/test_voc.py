@@ -1,0 +1,301 @@
+"""Folders in VOC and COCO layout: what is read, and what each defect says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seernet.config import DataConfig
+from seernet.data import Dataset, prepare
+from seernet.data.sources import list_source
+from seernet.errors import DataError
+
+XML = """<annotation>
+  <folder>elsewhere</folder><filename>wrong-name.png</filename>
+  <path>C:\\Users\\someone\\{stem}.jpg</path>
+  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
+  {objects}
+</annotation>"""
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>
+  <xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"""
+
+
+def thing(name, *corners, difficult=0):
+    return OBJECT.format(*corners, name=name, difficult=difficult)
+
+
+class Folder:
+    """A folder in VOC layout; images are 40 x 30 pixels."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.noise = np.random.default_rng(0)
+        for name in ("Annotations", "JPEGImages"):
+            (root / name).mkdir(parents=True)
+
+    def image(self, stem: str, size: tuple[int, int] = (40, 30)) -> None:
+        pixels = self.noise.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(self.root / "JPEGImages" / f"{stem}.png")
+
+    def annotate(self, stem: str, *objects: str, width: int = 40, height: int = 30) -> None:
+        text = XML.format(stem=stem, width=width, height=height, objects="\n".join(objects))
+        (self.root / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
+
+    def both(self, stem: str, *objects: str) -> None:
+        self.image(stem)
+        self.annotate(stem, *objects)
+
+    def lists(self, **names: list[str]) -> None:
+        folder = self.root / "ImageSets" / "Main"
+        folder.mkdir(parents=True)
+        for name, stems in names.items():
+            (folder / f"{name}.txt").write_text("\n".join(stems) + "\n", encoding="utf-8")
+
+    def config(self, **changes) -> DataConfig:
+        return DataConfig(**{"name": "voc", "path": str(self.root), "image_size": 20} | changes)
+
+    def listing(self, **changes):
+        return list_source(self.config(**changes))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve images with a cat each, every other one with a dog."""
+    made = Folder(tmp_path / "data")
+    for number in range(12):
+        dog = [thing("dog", 21, 1, 40, 30)] if number % 2 else []
+        made.both(f"{number:02d}", thing("cat", 1, 1, 10, 20), *dog)
+    return made
+
+
+def test_corners_count_from_one_and_paths_of_other_machines_are_ignored(folder):
+    listing = folder.listing()
+    assert listing.classes == ("cat", "dog")
+    assert listing.names[1] == "JPEGImages/01.png"
+    assert listing.boxes.corners[listing.boxes.images == 1].tolist() == [
+        [0.0, 0.0, 10.0, 20.0],
+        [20.0, 0.0, 40.0, 30.0],
+    ]
+    assert listing.labels[:4].tolist() == [0, 1, 0, 1]  # the rarest class of each image
+    assert listing.complaints == listing.warnings == ()
+
+
+def test_without_lists_splits_are_seeded_and_disjoint(folder, tmp_path):
+    counts = []
+    for seed in (0, 0, 1):
+        out = tmp_path / f"prepared{len(counts)}"
+        info = prepare(
+            folder.config(search_fraction=0.2, test_fraction=0.25), seed, out, 2, progress=False
+        )
+        counts.append(((out / "test.safetensors").read_bytes(), info.counts))
+    assert sum(counts[0][1].values()) == 12
+    assert min(counts[0][1].values()) >= 2
+    assert counts[0] == counts[1]
+    assert counts[0][0] != counts[2][0]
+
+
+def test_prepared_boxes_are_scaled_with_their_images(folder, tmp_path):
+    prepare(folder.config(), 0, tmp_path / "out", 2, progress=False)
+    dataset = Dataset.open(tmp_path / "out", torch.device("cpu"), 0)
+    images, targets = next(iter(dataset.loader("test", 12).epoch(0)))
+    assert images.shape[1:] == (3, 20, 20)
+    for target in targets:  # 40 x 30 becomes 20 x 20
+        assert target["boxes"][0].tolist() == pytest.approx([0.0, 0.0, 5.0, 40 / 3], abs=1e-4)
+
+
+def test_files_and_memory_give_the_same_batches(folder, tmp_path):
+    batches = []
+    for storage in ("memory", "files"):
+        prepare(folder.config(storage=storage), 0, tmp_path / storage, 2, progress=False)
+        dataset = Dataset.open(tmp_path / storage, torch.device("cpu"), 0)
+        batches.append(next(iter(dataset.loader("train", 4).epoch(0))))
+    assert torch.equal(batches[0][0], batches[1][0])
+    for one, other in zip(batches[0][1], batches[1][1], strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        (("train", "val", "test"), {"train": 4, "search": 4, "test": 4}),
+        (("train", "val"), {"train": 4, "test": 4}),
+        (("trainval", "test"), {"train": 4, "test": 4}),
+        (("train", "trainval", "val"), {"train": 4, "test": 4}),
+    ],
+)
+def test_lists_decide_splits(folder, lists, expected):
+    stems = [f"{number:02d}" for number in range(12)]
+    parts = {"train": stems[:4], "trainval": stems[:4], "val": stems[4:8], "test": stems[8:]}
+    folder.lists(**{name: parts[name] for name in lists})
+    listing = folder.listing()
+    names, counts = np.unique(listing.splits, return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == expected
+    left_out = any("no list names" in warning for warning in listing.warnings)
+    assert left_out == (len(listing) < 12)
+
+
+@pytest.mark.parametrize(
+    ("corners", "says"),
+    [
+        ((30, 5, 60, 20), "a part outside of the image"),
+        ((30, 5, 20, 20), "swapped corners"),
+        ((5, 5, 5, 20), "no area"),
+        (("nan", 5, 9, 20), "no number"),
+    ],
+)
+def test_bad_boxes_are_refused_or_dropped(folder, corners, says):
+    folder.both("bad", thing("cat", 1, 1, 5, 5), thing("cat", *corners))
+    (complaint,) = folder.listing().complaints
+    assert says in complaint
+    assert "Annotations/bad.xml" in complaint
+    assert "data.bad_boxes: drop" in complaint
+    listing = folder.listing(bad_boxes="drop")
+    assert listing.complaints == ()
+    assert says in listing.warnings[0]
+    assert (listing.boxes.images == 12).sum() == 1
+
+
+def test_box_at_the_very_edge_is_kept_inside(folder):
+    folder.both("edge", thing("cat", 0, 0, 41, 31))
+    listing = folder.listing()
+    assert listing.complaints == ()
+    assert listing.boxes.corners[-1].tolist() == [0.0, 0.0, 40.0, 30.0]
+
+
+def test_class_that_is_not_named_is_a_defect(folder):
+    (complaint,) = folder.listing(classes=["cat"]).complaints
+    assert "a class that is not in data.classes (dog)" in complaint
+    listing = folder.listing(classes=["cat"], bad_boxes="drop")
+    assert listing.classes == ("cat",)
+    assert set(listing.boxes.labels.tolist()) == {0}
+
+
+def test_difficult_objects_are_crowds(folder):
+    folder.both("far", thing("cat", 1, 1, 5, 5, difficult=1))
+    assert folder.listing().boxes.crowd.sum() == 1
+
+
+def test_every_other_defect_names_its_file(folder):
+    folder.annotate("lonely", thing("cat", 1, 1, 5, 5))
+    folder.image("small", (20, 20))
+    folder.annotate("small", thing("cat", 1, 1, 5, 5))
+    (folder.root / "Annotations" / "broken.xml").write_text("<annotation>", encoding="utf-8")
+    folder.image("broken")
+    (folder.root / "JPEGImages" / "torn.png").write_bytes(b"\x89PNG")
+    folder.annotate("torn", thing("cat", 1, 1, 5, 5))
+    folder.both("nothing")
+    folder.image("unannotated")
+    listing = folder.listing()
+    text = "\n".join(listing.complaints)
+    for says in (
+        "annotations have no image: Annotations/lonely.xml",
+        "annotations give another size than the image has: Annotations/small.xml "
+        "(40 x 30, the image 20 x 20)",
+        "annotations cannot be read: Annotations/broken.xml",
+        "images cannot be read: JPEGImages/torn.png",
+    ):
+        assert says in text
+    notes = "\n".join(listing.warnings)
+    assert "without boxes, which only teach what is background: JPEGImages/nothing.png" in notes
+    assert "without an annotation are left out: JPEGImages/unannotated.png" in notes
+    dropped = folder.listing(bad_boxes="drop")
+    assert len(dropped.complaints) == 2  # what cannot be read stays an error
+    assert "lonely" in "\n".join(dropped.warnings)
+
+
+def test_folder_without_annotations_is_explained(tmp_path):
+    with pytest.raises(DataError, match=r"no annotations \(\*\.xml\); arrange it as"):
+        list_source(DataConfig(name="voc", path=str(tmp_path)))
+    with pytest.raises(DataError, match="must be a folder"):
+        list_source(DataConfig(name="voc", path=str(tmp_path / "nowhere")))
+
+
+def test_images_beside_their_annotations_are_found(tmp_path):
+    made = Folder(tmp_path / "data")
+    for number in range(6):
+        made.both(f"{number}", thing("cat", 1, 1, 10, 20))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (*made.root.glob("*/*.png"), *made.root.glob("*/*.xml")):
+        path.rename(flat / path.name)
+    assert len(list_source(DataConfig(name="voc", path=str(flat)))) == 6
+
+
+# --- COCO ---
+
+
+def coco(root: Path, kind: str, count: int, extra: list[dict] = ()) -> dict:
+    """Write a COCO part of images of 40 x 30 with one box each."""
+    folder = root / f"{kind}2017"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(len(kind))
+    images, annotations = [], []
+    for number in range(count):
+        name = f"{number:03d}.jpg"
+        pixels = noise.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+        images.append({"id": number + 7, "file_name": name, "width": 40, "height": 30})
+        category = 90 if number % 3 else 18
+        box = [4.0, 5.0, 10.0, 12.5]
+        annotations.append(
+            {"id": number, "image_id": number + 7, "category_id": category, "bbox": box}
+        )
+    document = {
+        "images": images,
+        "annotations": [*annotations, *extra],
+        "categories": [{"id": 90, "name": "zebra"}, {"id": 18, "name": "dog"}],
+    }
+    (root / "annotations").mkdir(exist_ok=True)
+    path = root / "annotations" / f"instances_{kind}2017.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return document
+
+
+def test_coco_is_read(tmp_path):
+    crowd = {"id": 99, "image_id": 7, "category_id": 90, "bbox": [0, 0, 9, 9], "iscrowd": 1}
+    coco(tmp_path, "train", 9, [crowd])
+    coco(tmp_path, "val", 4)
+    listing = list_source(DataConfig(name="coco", path=str(tmp_path)))
+    assert listing.classes == ("dog", "zebra")  # in the order of ids
+    assert listing.boxes.corners[0].tolist() == [4.0, 5.0, 14.0, 17.5]
+    assert listing.boxes.crowd.tolist().count(True) == 1
+    assert (listing.splits == "test").sum() == 4
+    assert listing.names[0] == "train2017/000.jpg"
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"image_id": 7, "category_id": 90, "bbox": [0, 0, 0, 5]}, "no area"),
+        ({"image_id": 7, "category_id": 90, "bbox": [30, 0, 30, 5]}, "outside of the image"),
+        ({"image_id": 7, "category_id": 55, "bbox": [0, 0, 5, 5]}, "a class that is not in"),
+        ({"image_id": 7, "category_id": 90}, "no four numbers"),
+        ({"image_id": 1234, "category_id": 90, "bbox": [0, 0, 5, 5]}, "belong to no image"),
+    ],
+)
+def test_defects_of_coco_are_refused_or_dropped(tmp_path, extra, says):
+    coco(tmp_path, "train", 6, [{"id": 99, **extra}])
+    (complaint,) = list_source(DataConfig(name="coco", path=str(tmp_path))).complaints
+    assert says in complaint
+    config = DataConfig(name="coco", path=str(tmp_path), bad_boxes="drop")
+    listing = list_source(config)
+    assert listing.complaints == ()
+    assert says in "\n".join(listing.warnings)
+    assert len(listing.boxes.labels) == 6
+
+
+def test_coco_without_its_parts_is_explained(tmp_path):
+    with pytest.raises(DataError, match="no annotations of training images"):
+        list_source(DataConfig(name="coco", path=str(tmp_path)))
+    coco(tmp_path, "train", 3)
+    (tmp_path / "train2017" / "001.jpg").unlink()
+    (complaint,) = list_source(DataConfig(name="coco", path=str(tmp_path))).complaints
+    assert "are missing: train2017/001.jpg" in complaint
+    (tmp_path / "annotations" / "instances_train2017.json").write_text("[]")
+    with pytest.raises(DataError, match="is not a COCO file of instances"):
+        list_source(DataConfig(name="coco", path=str(tmp_path)))

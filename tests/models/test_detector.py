@@ -1,0 +1,177 @@
+"""Detectors are networks like others: traced, pruned, quantized and counted alike."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+from torchvision.ops import FrozenBatchNorm2d
+
+from seernet.compression import calibrate, compress, count
+from seernet.config import ModelConfig, SpaceConfig
+from seernet.errors import ModelError
+from seernet.models import Detector, build, trace
+from seernet.models.detector import thaw
+from seernet.policy import CostModel, Policy, SearchSpace
+from seernet.sampling import SpreadDesign
+from seernet.training import seeded
+
+CLASSES = 3
+NETWORKS = {
+    "small_ssd": 64,
+    "fasterrcnn_resnet18": 96,
+    "torchvision:ssdlite320_mobilenet_v3_large": 320,
+    "torchvision:retinanet_resnet50_fpn": 64,
+}
+
+
+@functools.cache
+def detector(name: str) -> tuple[Detector, object]:
+    """Build and trace a detector once; it is not to be changed."""
+    shape = (3, NETWORKS[name], NETWORKS[name])
+    arguments = {"weights_backbone": None} if "retina" in name else {}
+    with seeded(0):
+        model = build(ModelConfig(name=name, arguments=arguments), CLASSES, shape, "detection")
+    return model.eval(), trace(model, shape, CLASSES)
+
+
+def images(name: str, number: int = 2) -> torch.Tensor:
+    side = NETWORKS[name]
+    return torch.rand(number, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def full_policy(graph: object) -> Policy:
+    bits = {layer.name: 32 for layer in graph.layers}
+    return Policy({}, bits, bits)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_heads_are_searched_and_their_outputs_stay_whole(name):
+    _, graph = detector(name)
+    layers = {layer.name: layer for layer in graph.layers}
+    heads = [n for n in layers if ".head." in n or "box_predictor" in n or "classification" in n]
+    assert heads
+    assert [layer.edge for layer in graph.layers].count(True) == 1
+    assert graph.layers[0].edge
+    outputs = [n for n in heads if "cls" in n or "bbox" in n or "box_predictor" in n]
+    assert all(not layers[n].outputs for n in outputs)
+    assert len(graph.groups) >= 5
+    assert graph.merges > 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_cost_model_equals_the_counter(name):
+    model, graph = detector(name)
+    space = SearchSpace(graph, SpaceConfig())
+    cost = CostModel(space)
+    design = SpreadDesign(space, (0.002, 0.05), 0)
+    for policy in space.decode(design.draw_many(0, 2)):
+        counted = count(compress(model, policy, graph), graph.input_shape)
+        expected = cost(space.encode([policy]))
+        assert counted.bops == round(expected.bops.item())
+        assert counted.macs == round(expected.macs.item())
+        assert counted.parameters == round(expected.parameters.item())
+        assert counted.size_bytes == pytest.approx(expected.size_bytes.item(), abs=1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_compression_boxes_and_scores_stay(name):
+    model, graph = detector(name)
+    network = compress(model, full_policy(graph), graph)
+    with torch.no_grad():
+        pairs = zip(model.detect(images(name)), network.detect(images(name)), strict=True)
+    for expected, found in pairs:
+        for key in ("boxes", "scores", "labels"):
+            torch.testing.assert_close(found[key], expected[key])
+
+
+@pytest.mark.parametrize("name", ["small_ssd", "fasterrcnn_resnet18"])
+def test_compressed_detector_detects_and_learns(name):
+    model, graph = detector(name)
+    space = SearchSpace(graph, SpaceConfig())
+    policy = space.decode(SpreadDesign(space, (0.005, 0.05), 0).draw_many(0, 1))[0]
+    network = compress(model, policy, graph, images(name, 4))
+    with torch.no_grad():
+        assert len(network.eval().detect(images(name))) == 2
+    side = float(NETWORKS[name])
+    target = {"boxes": torch.tensor([[4.0, 4.0, side / 2, side / 2]]), "labels": torch.tensor([2])}
+    loss, raw = network.train().losses(images(name), [target, target])
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert raw.shape[0] == 2
+    missing = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+
+
+def test_labels_start_at_zero_outside_of_the_detector():
+    model, _ = detector("small_ssd")
+    with torch.no_grad():
+        found = model.detect(images("small_ssd"))
+        inner = model.model(list(images("small_ssd")))
+    assert torch.equal(found[0]["labels"] + 1, inner[0]["labels"])
+    assert 0 <= int(found[0]["labels"].min()) <= int(found[0]["labels"].max()) < CLASSES
+
+
+def test_costs_count_the_second_stage_at_the_number_of_proposals():
+    shape = (3, 64, 64)
+    macs = []
+    for proposals in (50, 100):
+        config = ModelConfig(name="fasterrcnn_resnet18", arguments={"proposals": proposals})
+        model = build(config, CLASSES, shape, "detection").eval()
+        layers = {layer.name: layer.macs for layer in trace(model, shape).layers}
+        macs.append(layers["model.roi_heads.box_head.fc7"])
+    assert macs == [50 * 1024 * 1024, 100 * 1024 * 1024]
+
+
+def test_frozen_norms_become_ordinary_ones_with_the_same_statistics():
+    with seeded(0):
+        frozen = resnet18(norm_layer=FrozenBatchNorm2d).double().eval()
+        for module in frozen.modules():
+            if isinstance(module, FrozenBatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2.0)
+                module.weight.uniform_(0.5, 2.0)
+                module.bias.normal_()
+    image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = frozen(image)
+        found = thaw(frozen).double().eval()(image)
+    assert not any(isinstance(m, FrozenBatchNorm2d) for m in frozen.modules())
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("resnet20", "unknown model 'resnet20' for detection"),
+        ("torchvision:resnet18", "torchvision has no detector 'resnet18'"),
+        ("torchvision:ssd300", "near: torchvision:ssd300_vgg16"),
+    ],
+)
+def test_classifier_is_no_detector(name, says):
+    with pytest.raises(ModelError, match=says):
+        build(ModelConfig(name=name), CLASSES, (3, 64, 64), "detection")
+
+
+def test_detector_of_one_size_says_which():
+    with pytest.raises(ModelError, match=r"takes images of 320 x 320 .* set data.image_size: 320"):
+        config = ModelConfig(name="torchvision:ssdlite320_mobilenet_v3_large")
+        build(config, CLASSES, (3, 64, 64), "detection")
+
+
+def test_network_without_the_interface_says_what_it_lacks():
+    with pytest.raises(ModelError, match=r"it lacks transform, backbone, head"):
+        Detector(nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
+def test_quantized_detector_keeps_its_methods_and_calibrates_merges():
+    model, graph = detector("small_ssd")
+    bits = {layer.name: 4 for layer in graph.layers}
+    network = compress(model, Policy({}, bits, bits), graph)
+    calibrate(network, images("small_ssd", 8))
+    assert isinstance(network, Detector)
+    merges = [n for n, _ in network.named_modules() if n.rpartition(".")[2].startswith("merge_")]
+    assert len(merges) == graph.merges

@@ -1,0 +1,141 @@
+"""Detection's score is COCO's, its loss the detector's own, and a small detector learns."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from seernet.config import DataConfig, ModelConfig
+from seernet.data import Augment, Dataset, prepare
+from seernet.errors import ConfigError, TrainingError
+from seernet.models import build
+from seernet.training import Distillation, Recipe, make_optimizer, make_task, seeded, train_steps
+
+TASK = make_task(SimpleNamespace(task="detection", classes=("cat", "dog")))
+
+
+def boxes(*rows, labels, **more):
+    corners = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    return {"boxes": corners, "labels": torch.tensor(labels, dtype=torch.int64), **more}
+
+
+def truth(*rows, labels, crowd=None):
+    flags = torch.tensor(crowd or [False] * len(labels), dtype=torch.bool)
+    return boxes(*rows, labels=labels, crowd=flags)
+
+
+class Fixed(torch.nn.Module):
+    """Finds what it is told to find."""
+
+    def __init__(self, *found, weight=1.0):
+        super().__init__()
+        self.found = found
+        self.register_buffer("weight", torch.tensor(weight))
+
+    def detect(self, images):
+        return list(self.found)
+
+
+def scored(found, target):
+    return TASK.score(Fixed(found), [(torch.zeros(1, 3, 8, 8), [target])])
+
+
+def test_perfect_detections_score_one():
+    target = truth([0, 0, 40, 40], [50, 50, 90, 80], labels=[0, 1])
+    found = boxes(*target["boxes"].tolist(), labels=[0, 1], scores=torch.tensor([0.9, 0.8]))
+    assert scored(found, target) == pytest.approx(
+        {"score": 1.0, "map_50": 1.0, "map/cat": 1.0, "map/dog": 1.0}
+    )
+
+
+def test_overlap_decides_at_how_many_thresholds_a_box_counts():
+    """Intersection over union 0.72: right at 0.5, 0.55, 0.6, 0.65, 0.7, wrong at five others."""
+    target = truth([0, 0, 100, 100], labels=[0])
+    found = boxes([0, 0, 100, 72], labels=[0], scores=torch.tensor([0.9]))
+    result = scored(found, target)
+    assert result["score"] == pytest.approx(0.5)
+    assert result["map_50"] == pytest.approx(1.0)
+
+
+def test_crowds_neither_help_nor_hurt():
+    target = truth([0, 0, 40, 40], [50, 50, 90, 90], labels=[0, 0], crowd=[False, True])
+    both = boxes(*target["boxes"].tolist(), labels=[0, 0], scores=torch.tensor([0.9, 0.8]))
+    one = boxes([0, 0, 40, 40], labels=[0], scores=torch.tensor([0.9]))
+    assert scored(both, target)["score"] == scored(one, target)["score"] == pytest.approx(1.0)
+
+
+def test_nothing_found_scores_zero():
+    target = truth([0, 0, 40, 40], labels=[1])
+    result = scored(boxes(labels=[], scores=torch.zeros(0)), target)
+    assert result["score"] == result["map_50"] == result["map/dog"] == 0.0
+
+
+def test_empty_split_and_infinite_weights_are_told():
+    with pytest.raises(ConfigError, match="the split is empty"):
+        TASK.score(Fixed(), [])
+    with pytest.raises(TrainingError, match="weights are not finite"):
+        TASK.score(Fixed(weight=float("nan")), [(torch.zeros(1, 3, 8, 8), [])])
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A small detector, a few batches, and its task."""
+    folder = tmp_path_factory.mktemp("scenes") / "prepared"
+    config = DataConfig(name="digit-scenes", image_size=48, search_fraction=0.1)
+    info = prepare(config, 0, folder, 16, progress=False)
+    dataset = Dataset.open(folder, torch.device("cpu"), 0)
+    with seeded(0):
+        model = build(
+            ModelConfig(name="small_ssd", arguments={"width": 8}),
+            len(info.classes),
+            info.input_shape,
+            info.task,
+        )
+    loader = dataset.loader("train", 32, augment=Augment(0, False), seed=0)
+    return model, list(loader.epoch(0))[:12], make_task(info)
+
+
+def train(model, batches, task, soft=None, rate=0.02):
+    recipe = Recipe(rate, 1e-3, 0.9, 1e-4, 3 * len(batches), warmup=6)
+    optimizer = make_optimizer(model, recipe)
+    with seeded(0):
+        return [
+            train_steps(model, batches, task, optimizer, recipe, round * len(batches), soft)
+            for round in range(3)
+        ]
+
+
+def test_small_detector_learns(scenes):
+    model, batches, task = scenes
+    losses = train(copy.deepcopy(model), batches, task)
+    assert losses[2] < 0.75 * losses[0]
+
+
+def test_teacher_pulls_raw_predictions_towards_its_own(scenes):
+    model, batches, task = scenes
+    teacher = copy.deepcopy(model)
+    train(teacher, batches, task)
+    teacher.eval()
+    images = batches[0][0]
+    distances = {}
+    for weight in (0.0, 1.0):
+        student = copy.deepcopy(teacher)
+        with torch.no_grad():
+            for parameter in student.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        train(student, batches, task, Distillation(teacher, weight, 4.0), rate=0.005)
+        distances[weight] = task.divergence(student.eval(), teacher, images)
+    assert distances[1.0] < 0.5 * distances[0.0]
+
+
+def test_divergence_is_zero_from_itself_and_positive_from_others(scenes):
+    model, batches, task = scenes
+    other = copy.deepcopy(model).eval()
+    images = batches[0][0]
+    assert task.divergence(other, model.eval(), images) == 0.0
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    assert task.divergence(other, model.eval(), images) > 0.0
