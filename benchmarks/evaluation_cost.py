@@ -42,7 +42,7 @@ from seernet.evaluation import EvaluationSpec, Evaluator, evaluate_policy, save_
 from seernet.models import build, trace
 from seernet.policy import Policy, SearchSpace
 from seernet.sampling import SpreadDesign
-from seernet.training import Recipe, make_optimizer, make_task, seeded, train_steps
+from seernet.training import Classification, Recipe, make_optimizer, seeded, train_steps
 
 BATCH = 128
 FAST = "bfloat16" if has_bfloat16("cpu") else "float32"
@@ -67,7 +67,7 @@ def spec_in(folder: Path, steps: int, precision: str, threads: int) -> Evaluatio
 def step_seconds(model: nn.Module, batches: Sequence[Any], precision: str, repeats: int) -> float:
     """Median time of a training step, in s, over runs of all batches but the first."""
     recipe = Recipe(0.01, 1e-3, 0.9, 1e-4, len(batches), precision=precision)
-    optimizer, task = make_optimizer(model, recipe), make_task("classification")
+    optimizer, task = make_optimizer(model, recipe), Classification()
     runs = [
         seconds(lambda: train_steps(model, batches, task, optimizer, recipe))
         for _ in range(repeats + 1)
@@ -149,7 +149,7 @@ def profile_of(model: nn.Module, batches: Sequence[Any], rows: int) -> list[tupl
     from torch.profiler import ProfilerActivity, profile
 
     recipe = Recipe(0.01, 1e-3, 0.9, 1e-4, len(batches), precision=FAST)
-    optimizer, task = make_optimizer(model, recipe), make_task("classification")
+    optimizer, task = make_optimizer(model, recipe), Classification()
     with profile(activities=[ProfilerActivity.CPU]) as found:
         train_steps(model, batches, task, optimizer, recipe)
     events = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)

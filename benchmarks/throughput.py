@@ -37,7 +37,7 @@ from seernet.evaluation import EvaluationSpec, Evaluator, evaluate_policy, save_
 from seernet.models import build, trace
 from seernet.policy import SearchSpace
 from seernet.sampling import SpreadDesign
-from seernet.training import Recipe, make_optimizer, make_task, seeded, train_steps
+from seernet.training import Classification, Recipe, make_optimizer, seeded, train_steps
 
 COST_RANGE = (0.0008, 0.06)  # of the baseline's BOPs
 LAYOUTS = {"usual": torch.contiguous_format, "channels last": torch.channels_last}
@@ -87,7 +87,7 @@ def _rate(
     network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], precision: str, device: str
 ) -> float:
     recipe = Recipe(0.01, 1e-3, 0.9, 1e-4, len(batches), precision=precision)
-    optimizer, task = make_optimizer(network, recipe), make_task("classification")
+    optimizer, task = make_optimizer(network, recipe), Classification()
 
     def steps() -> None:
         train_steps(network, batches, task, optimizer, recipe)
@@ -122,7 +122,7 @@ def watch_for_synchronisation(evaluator: Evaluator, batch: int) -> None:
     """
     network = copy.deepcopy(evaluator.model)
     recipe = Recipe(0.01, 1e-3, 0.9, 1e-4, 8, precision=fast_precision("cuda"))
-    optimizer, task = make_optimizer(network, recipe), make_task("classification")
+    optimizer, task = make_optimizer(network, recipe), Classification()
     augment = Augment(evaluator.spec.data.crop_padding, flip=True)
     loader = evaluator.dataset.loader("train", batch, augment=augment, seed=0)
     batches = loader.epoch(0)

@@ -15,11 +15,11 @@ from seernet.models import build, trace
 from seernet.policy import CostModel, checked_space
 from seernet.stage import run
 from seernet.store import default_root
-from seernet.training import EVALUATION_BATCH, make_task, score, seeded, train_macs
+from seernet.training import make_task, score, scored, seeded, train_macs
 
 logger = logging.getLogger("pretrain")
 
-NEAR_CHANCE = 1.2  # times the accuracy of a guess
+NEAR_CHANCE = 1.2  # times the score of a guess
 
 
 def main() -> None:
@@ -27,20 +27,19 @@ def main() -> None:
     params = resolve(load())
     torch.set_num_threads(params.pretrain.threads)
     dataset = Dataset.open(artifacts.PREPARED, torch.device(params.device), params.data.workers)
+    info = dataset.info
     with seeded(params.seed):
-        info = dataset.info
         model = build(params.model, len(info.classes), info.input_shape, info.task)
-    classes = len(dataset.info.classes)
-    graph = trace(model, dataset.info.input_shape, classes)
+    graph = trace(model, info.input_shape, len(info.classes))
     name_what_stays_whole(graph)
     cost = CostModel(checked_space(graph, params)).baseline()
     model.to(params.device)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
     trainer = Pretrainer(params, folders)
-    task = make_task(dataset.info)
+    task = make_task(info)
     spent = 0
     if params.model.checkpoint or (params.model.weights and not params.pretrain.epochs):
-        search = score(model, dataset.loader("search", EVALUATION_BATCH).epoch(0), task)["score"]
+        search = score(model, scored(dataset, "search"), task)["score"]
         Curves(artifacts.TRAINING / "pretrain").close()
     else:
         with Curves(artifacts.TRAINING / "pretrain") as curves:
@@ -59,7 +58,7 @@ def main() -> None:
     artifacts.write_json(artifacts.METRICS / "pretrain.json", metrics)
     trainer.finish()
     logger.info("baseline: search score %.4f, %.4g BOPs", search, metrics["baseline_bops"])
-    if search <= NEAR_CHANCE / classes:
+    if search <= NEAR_CHANCE * task.guess:
         logger.warning(
             "the baseline scores no better than chance: nothing that follows can be good; check "
             "its weights (model.checkpoint, data.mean and data.std), or train it for longer."

@@ -5,28 +5,44 @@ from pathlib import Path
 import pytest
 import torch
 
-from seernet.config import load
+from seernet.config import Params, load
+from seernet.data.digit_scenes import SIDE
+from seernet.graph import NetworkGraph
 from seernet.models import build, trace
 from seernet.policy import CostModel, bounds, checked_space
 from seernet.sampling import uniform_candidates
 
+BOXES = ("digit-scenes", "voc", "voc2007", "voc2012", "coco")
 PRESETS = sorted((Path(__file__).parents[1] / "presets").glob("*.yaml"))
 
 
-def shape_and_classes(name: str) -> tuple[tuple[int, int, int], int]:
+CLASSES = {"cifar10": 10, "digit": 10, "imagenet": 1000, "voc": 20, "coco": 80}
+SIDES = {"cifar10": 32, "digit-scenes": SIDE}  # of the others, `data.image_size`
+
+
+def shape_and_classes(params: Params, name: str) -> tuple[tuple[int, int, int], int]:
     """What the data of a preset would say."""
-    if name.startswith("cifar10"):
-        return (3, 32, 32), 10
-    return ((3, 224, 224), 1000) if name.startswith("imagenet") else ((3, 64, 64), 5)
+    side = SIDES.get(params.data.name) or params.data.image_size
+    assert side is not None
+    return (3, side, side), CLASSES.get(name.partition("-")[0], 5)
+
+
+def graph_of(params: Params, name: str) -> NetworkGraph:
+    """Of the network of a preset, without weights, which would be fetched."""
+    shape, classes = shape_and_classes(params, name)
+    arguments = dict(params.model.arguments)
+    if "weights_backbone" in arguments:
+        arguments["weights_backbone"] = None
+    bare = params.model.model_copy(update={"weights": None, "arguments": arguments})
+    task = "detection" if params.data.name in BOXES else "classification"
+    with torch.random.fork_rng():
+        return trace(build(bare, classes, shape, task), shape, classes)
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_can_be_run(path: Path) -> None:
     params = load(path)
-    shape, classes = shape_and_classes(path.stem)
-    bare = params.model.model_copy(update={"weights": None})  # they would be fetched
-    with torch.random.fork_rng():
-        space = checked_space(trace(build(bare, classes, shape), shape, classes), params)
+    space = checked_space(graph_of(params, path.stem), params)
     cost = CostModel(space)
     low, high = params.sample.cost_range
     baseline = float(cost.baseline().bops)
@@ -41,7 +57,7 @@ def test_a_preset_can_be_run(path: Path) -> None:
 def test_uniform_networks_just_fit_their_budgets(preset: str) -> None:
     """First and last layer at 8 bits, nothing pruned."""
     params = load(next(path for path in PRESETS if path.stem == preset))
-    space = checked_space(trace(build(params.model, 10, (3, 32, 32)), (3, 32, 32)), params)
+    space = checked_space(graph_of(params, preset), params)
     cost = CostModel(space)
     for bits in (4, 3, 2):
         levels = [

@@ -18,7 +18,15 @@ from seernet.data import Augment, Dataset, prepare
 from seernet.models import trace
 from seernet.models.resnet20 import resnet20
 from seernet.policy import Policy
-from seernet.training import Plan, fit, make_task, remove_progress, score, seeded, train_macs
+from seernet.training import (
+    Classification,
+    Plan,
+    fit,
+    remove_progress,
+    score,
+    seeded,
+    train_macs,
+)
 
 EPOCHS = 4
 
@@ -44,7 +52,7 @@ def stop_after(epoch):
 
 def test_digits_are_learned(dataset, small_network):
     model = small_network()
-    before = score(model, dataset.loader("search", 256).epoch(0), make_task("classification"))
+    before = score(model, dataset.loader("search", 256).epoch(0), Classification())
     found = fit(model, dataset, plan())
     assert before["score"] < 0.3
     assert found.search_score > 0.9
@@ -69,14 +77,14 @@ def test_network_of_the_best_epoch_is_kept(dataset, small_network):
     scores = [row["score"] for row in found.history]
     assert found.best_epoch in (1, 2)
     assert found.search_score == max(scores) > scores[2]
-    again = score(model, dataset.loader("search", 256).epoch(0), make_task("classification"))
+    again = score(model, dataset.loader("search", 256).epoch(0), Classification())
     assert again["score"] == found.search_score
 
 
 def test_no_epochs_score_the_network_as_it_is(dataset, small_network):
     model = small_network()
     found = fit(model, dataset, plan(config=TrainConfig(epochs=0)))
-    expected = score(model, dataset.loader("search", 256).epoch(0), make_task("classification"))
+    expected = score(model, dataset.loader("search", 256).epoch(0), Classification())
     assert (found.best_epoch, found.history) == (0, [])
     assert found.search_score == expected["score"]
     assert_same_state(model, small_network())

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from seernet.errors import TrainingError
-from seernet.training import Recipe, make_optimizer, make_task, score, seeded, train_steps
+from seernet.training import Classification, Recipe, make_optimizer, score, seeded, train_steps
 
 
 def recipe(**changes):
@@ -58,7 +58,7 @@ def test_optimizer_without_momentum_is_plain_sgd():
     nn.init.zeros_(model.weight)
     plan = recipe(momentum=0.0, weight_decay=0.0, steps=1)
     batch = (torch.ones(1, 1), torch.tensor([0]))
-    train_steps(model, [batch], make_task("classification"), make_optimizer(model, plan), plan)
+    train_steps(model, [batch], Classification(), make_optimizer(model, plan), plan)
     # Softmax of equal logits is 1/2: the gradient is (-1/2, 1/2), the rate 0.1.
     torch.testing.assert_close(model.weight.flatten(), torch.tensor([0.05, -0.05]))
 
@@ -69,7 +69,7 @@ def test_train_steps_return_the_mean_loss_and_start_where_told():
     plan = recipe(momentum=0.0, weight_decay=0.0, steps=2)
     batches = [(torch.ones(1, 1), torch.tensor([0]))]
     optimizer = make_optimizer(model, plan)
-    loss = train_steps(model, batches, make_task("classification"), optimizer, plan, first_step=2)
+    loss = train_steps(model, batches, Classification(), optimizer, plan, first_step=2)
     assert loss == pytest.approx(math.log(2))
     assert not model.weight.any()  # the schedule has ended: the rate is zero
 
@@ -78,7 +78,7 @@ def test_step_sizes_stay_positive():
     model = WithStep()
     plan = recipe(step_learning_rate=1e6, steps=2)
     batches = [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))]
-    train_steps(model, batches, make_task("classification"), make_optimizer(model, plan), plan)
+    train_steps(model, batches, Classification(), make_optimizer(model, plan), plan)
     assert bool((model.quantizer.step > 0).all())
 
 
@@ -87,7 +87,7 @@ def test_nan_loss_is_an_error_with_a_remedy():
     batches = [(torch.full((1, 1), torch.nan), torch.tensor([0]))]
     plan = recipe()
     with pytest.raises(TrainingError, match=r"loss is nan by step 1; lower the learning rate"):
-        train_steps(model, batches, make_task("classification"), make_optimizer(model, plan), plan)
+        train_steps(model, batches, Classification(), make_optimizer(model, plan), plan)
 
 
 def test_nan_is_noticed_before_a_long_epoch_ends():
@@ -100,9 +100,7 @@ def test_nan_is_noticed_before_a_long_epoch_ends():
 
     model, plan = nn.Linear(1, 2), recipe()
     with pytest.raises(TrainingError):
-        train_steps(
-            model, batches(), make_task("classification"), make_optimizer(model, plan), plan
-        )
+        train_steps(model, batches(), Classification(), make_optimizer(model, plan), plan)
     assert len(used) < 100
 
 
@@ -110,10 +108,10 @@ def test_nan_is_noticed_before_a_long_epoch_ends():
 def test_score_restores_the_mode_even_after_an_error(training):
     model = nn.Sequential(nn.Linear(1, 2), nn.Dropout(0.5)).train(training)
     batch = (torch.ones(1, 1), torch.tensor([0]))
-    score(model, [batch], make_task("classification"))
+    score(model, [batch], Classification())
     assert [module.training for module in model.modules()] == [training] * 3
     with pytest.raises(RuntimeError):
-        score(model, [(torch.ones(1, 5), torch.tensor([0]))], make_task("classification"))
+        score(model, [(torch.ones(1, 5), torch.tensor([0]))], Classification())
     assert model.training is training
 
 
@@ -135,6 +133,6 @@ def test_bfloat16_trains_and_keeps_float32_weights():
     before = model.weight.detach().clone()
     plan = recipe(precision="bfloat16")
     batches = [(torch.randn(6, 4), torch.arange(6) % 3)]
-    train_steps(model, batches, make_task("classification"), make_optimizer(model, plan), plan)
+    train_steps(model, batches, Classification(), make_optimizer(model, plan), plan)
     assert model.weight.dtype == torch.float32
     assert not torch.equal(model.weight, before)

@@ -85,6 +85,8 @@ class DatasetInfo:
 
 
 def _parse(document: dict[str, Any]) -> DatasetInfo:
+    if document["task"] not in ("classification", "detection"):
+        raise ValueError(f"unknown task {document['task']!r}")
     height, width = document["image_size"]
     info = DatasetInfo(
         **{

@@ -27,13 +27,13 @@ from seernet.graph import NetworkGraph
 from seernet.policy import Policy
 from seernet.store import code_digest, digest, files_digest
 from seernet.training import (
-    EVALUATION_BATCH,
     Distillation,
     Recipe,
     lay_out,
     make_optimizer,
     make_task,
     score,
+    scored,
     seeded,
     train_steps,
 )
@@ -162,8 +162,7 @@ class Evaluator:
             network = compress(self.model, policy, self.graph, self.images)
             spent = self._train_macs(count(network, self.graph.input_shape).macs)
             self._train(network, seed)
-            batches = self.dataset.loader("search", EVALUATION_BATCH).epoch(0)
-            found = score(network, batches, self.task)
+            found = score(network, scored(self.dataset, "search"), self.task)
             return Evaluation(found["score"], spent, soft_score=found.get("soft_score"))
         except (ModelError, PolicyError, TrainingError, RuntimeError, MemoryError) as error:
             return _failed(error, spent)

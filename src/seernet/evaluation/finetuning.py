@@ -27,11 +27,11 @@ from seernet.parallel import completed, local_executor
 from seernet.policy import CostModel, Policy
 from seernet.store import code_digest, digest, files_digest
 from seernet.training import (
-    EVALUATION_BATCH,
     Plan,
     fit,
     make_task,
     score,
+    scored,
     train_macs,
 )
 
@@ -134,8 +134,7 @@ class Finetuner:
 
     def test(self, network: nn.Module) -> dict[str, float]:
         """Metrics on the test split: `score`, and what else the task knows (`top5`)."""
-        loader = self.dataset.loader("test", EVALUATION_BATCH)
-        found = score(network, loader.epoch(0), self.task)
+        found = score(network, scored(self.dataset, "test"), self.task)
         return {name: value for name, value in found.items() if name != "soft_score"}
 
     def costs(self, policy: Policy, cost: CostModel) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Training: the task seam, the steps, and resumable runs over epochs."""
 
 from seernet.training.checkpoint import remove_progress
-from seernet.training.fit import EVALUATION_BATCH, Fit, Plan, fit, train_macs
+from seernet.training.fit import Fit, Plan, fit, scored, train_macs
 from seernet.training.layout import lay_out
 from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
 from seernet.training.task import Classification, Distillation, Task
 from seernet.training.tasks import make_task
 
 __all__ = [
-    "EVALUATION_BATCH",
     "Classification",
     "Distillation",
     "Fit",
@@ -21,6 +20,7 @@ __all__ = [
     "make_task",
     "remove_progress",
     "score",
+    "scored",
     "seeded",
     "train_macs",
     "train_steps",

@@ -24,6 +24,7 @@ class Detection:
 
     classes: tuple[str, ...]
     metric: str = "map"
+    guess: float = 0.0
 
     def loss(
         self, model: nn.Module, images: Tensor, targets: Targets, soft: Distillation | None

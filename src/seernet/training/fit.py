@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from seernet.config import FinetuneConfig, TrainConfig
-from seernet.data import Augment, Dataset
+from seernet.data import Augment, Batch, Dataset, Split
 from seernet.progress import bar
 from seernet.training.checkpoint import Progress, load_progress, save_progress
 from seernet.training.layout import lay_out
@@ -18,7 +18,8 @@ from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_s
 from seernet.training.task import Distillation, Task
 from seernet.training.tasks import make_task
 
-EVALUATION_BATCH = 256
+SCORED_AT_ONCE = 256  # images, at most
+SCORED_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,14 @@ def fit(model: nn.Module, dataset: Dataset, plan: Plan) -> Fit:
 def _search_score(model: nn.Module, dataset: Dataset, task: Task, plan: Plan) -> float:
     if plan.before_score is not None:
         plan.before_score(model)
-    return score(model, dataset.loader("search", EVALUATION_BATCH).epoch(0), task)["score"]
+    return score(model, scored(dataset, "search"), task)["score"]
+
+
+def scored(dataset: Dataset, split: Split) -> Iterator[Batch]:
+    """Batches to score a network on: all images of a split, as many at once as fit memory well."""
+    _, height, width = dataset.info.input_shape
+    size = max(1, min(SCORED_AT_ONCE, SCORED_PIXELS // (height * width)))
+    return dataset.loader(split, size).epoch(0)
 
 
 def _notify(plan: Plan, row: dict[str, float]) -> None:

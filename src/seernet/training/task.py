@@ -37,6 +37,11 @@ class Task(Protocol):
         """Name of the metric that is the score."""
         ...
 
+    @property
+    def guess(self) -> float:
+        """Score of a network that guesses."""
+        ...
+
     def loss(
         self, model: nn.Module, images: Tensor, targets: Targets, soft: Distillation | None
     ) -> Tensor:
@@ -59,9 +64,15 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Classification:
-    """One label an image; the score is top-1 accuracy."""
+    """One label an image; the score is top-1 accuracy.
+
+    Attributes:
+        label_smoothing: Of the loss, in [0, 1).
+        guess: One over the number of classes.
+    """
 
     label_smoothing: float = 0.0
+    guess: float = 0.0
     metric: str = "top1"
 
     def loss(

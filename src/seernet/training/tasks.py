@@ -16,4 +16,4 @@ def make_task(info: DatasetInfo, label_smoothing: float = 0.0) -> Task:
     """
     if info.task == "detection":
         return Detection(info.classes)
-    return Classification(label_smoothing)
+    return Classification(label_smoothing, 1.0 / len(info.classes))
