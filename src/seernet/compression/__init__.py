@@ -3,6 +3,7 @@
 from seernet.compression.calibration import calibrate, quantizers, recalibrate_norms
 from seernet.compression.compress import build_compressed, compress, kept_channels
 from seernet.compression.count import Count, count
+from seernet.compression.packing import pack, pack_bits, signs, unpack, unpack_bits
 from seernet.compression.quantizer import LearnedStep, Quantizer
 
 __all__ = [
@@ -14,6 +15,11 @@ __all__ = [
     "compress",
     "count",
     "kept_channels",
+    "pack",
+    "pack_bits",
     "quantizers",
     "recalibrate_norms",
+    "signs",
+    "unpack",
+    "unpack_bits",
 ]

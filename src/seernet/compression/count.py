@@ -42,7 +42,7 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Count:
     """Count one compressed (or uncompressed) network, calibrated or not; see `Count`."""
     parameter = next(network.parameters())
     image = torch.zeros(1, *input_shape, device=parameter.device, dtype=parameter.dtype)
-    with in_mode(network, training=False), _unquantized(network):
+    with in_mode(network, training=False), unquantized(network):
         seen = profile(network, image)
     bops = seen.whole_macs * FULL_BITS**2
     parameters = 0
@@ -91,7 +91,7 @@ def _floats_elsewhere(network: nn.Module, seen: Profile, accounted: set[str]) ->
 
 
 @contextmanager
-def _unquantized(network: nn.Module) -> Iterator[None]:
+def unquantized(network: nn.Module) -> Iterator[None]:
     """Switch quantizers off: they cost nothing here, and may not be calibrated yet."""
     before = {quantizer: quantizer.enabled for quantizer in quantizers(network)}
     for quantizer in before:
