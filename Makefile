@@ -14,7 +14,7 @@ export PIP_REQUIRE_VIRTUALENV := 1
 unexport UV_SYSTEM_PYTHON UV_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro prune test lint format lock clean clean-env rebuild
+.PHONY: help env repro verify-results prune test lint format lock clean clean-env rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -95,6 +95,9 @@ repro: env ## run what changed in the pipeline, then show the trade-off
 	@$(BIN)/python -c "$$CHECK_PARAMS"
 	@$(BIN)/dvc repro
 	@$(BIN)/python -c "$$SUMMARY"
+
+verify-results: env ## score the networks below docs/results again
+	@$(BIN)/python benchmarks/verify_results.py
 
 prune: env ## remove what budgets that are no longer in params.yaml left behind
 	@$(BIN)/python stages/prune.py

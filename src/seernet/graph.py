@@ -130,9 +130,25 @@ class NetworkGraph:
     kept: Mapping[str, str]
     merges: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> NetworkGraph:
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: If it is of another version.
+            LookupError, TypeError, AttributeError: If a part is missing or of a wrong type.
+        """
+        if document["version"] != VERSION:
+            raise ValueError(f"version {document['version']}, not {VERSION}")
+        return _parse({key: value for key, value in document.items() if key != "version"})
+
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        document = {"version": VERSION, **asdict(self)}
+        document = self.to_dict()
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     @classmethod

@@ -1,0 +1,159 @@
+"""Keep a finished run of the pipeline under `docs/results/NAME/`.
+
+Copied are parameters, lock, tables, metrics and figures; written are the wall time of every stage,
+what machine it was, and the finetuned networks, bit-packed. Run it where the pipeline ran.
+
+    cp presets/cifar10-resnet20.yaml params.yaml && dvc repro
+    python benchmarks/record.py cifar10-resnet20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torchvision
+from _shared import ROOT, markdown
+from safetensors.torch import load_file
+
+from seernet import artifacts
+from seernet.compression import build_compressed
+from seernet.config import Params, load
+from seernet.data import DatasetInfo
+from seernet.device import resolve
+from seernet.evaluation import load_baseline
+from seernet.export import Shipped, save
+from seernet.graph import NetworkGraph
+from seernet.policy import Policy
+from seernet.stage import TIMINGS
+
+COPIED = ("params.yaml", "dvc.lock", "results/tradeoff.csv", "results/front.csv")
+COPIED += (str(artifacts.EVALUATIONS),)
+
+
+def machine() -> dict[str, Any]:
+    """What the run may depend on."""
+    found = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__.partition("+")[0],
+        "torchvision": torchvision.__version__.partition("+")[0],
+        "revision": _git("rev-parse", "--short", "HEAD"),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{next(named, platform.processor() or platform.machine())}, {capability}"
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def timings() -> pd.DataFrame:
+    """Wall time of each stage in s, over all tries, in order of the first one."""
+    table = pd.read_csv(TIMINGS, dtype={"arguments": str}, keep_default_na=False)
+    names = (table["stage"] + "@" + table["arguments"]).str.removesuffix("@")
+    groups = table.assign(stage=names).groupby("stage", sort=False)
+    return groups.agg(seconds=("seconds", "sum"), tries=("seconds", "size")).reset_index()
+
+
+def networks(params: Params, folder: Path) -> None:
+    """Pack every finetuned network into a folder of its own."""
+    info = DatasetInfo.load(artifacts.PREPARED)
+    graph = NetworkGraph.load(artifacts.GRAPH)
+    baseline = load_baseline(artifacts.BASELINE, params.model, info)
+    for budget in params.budgets:
+        path = artifacts.POLICIES / f"{budget}.json"
+        policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
+        for file in sorted((artifacts.FINETUNED / budget).glob("seed-*.safetensors")):
+            tensors = load_file(file)
+            keep = {k.removeprefix("keep/"): v for k, v in tensors.items() if k.startswith("keep/")}
+            state = {
+                k.removeprefix("network/"): v
+                for k, v in tensors.items()
+                if k.startswith("network/")
+            }
+            network = build_compressed(baseline, policy, graph, keep)
+            network.load_state_dict(state)
+            save(
+                folder / budget / file.stem, network, Shipped.of(params.model, policy, graph, info)
+            )
+
+
+def render(name: str, times: pd.DataFrame, what: dict[str, Any], params: Params) -> str:
+    """The record's README."""
+    sample = artifacts.read_json(artifacts.METRICS / "sample.json", "sample")
+    table = pd.read_csv(artifacts.TRADEOFF)
+    columns = ["budget", "method", "seed", "bops_ratio", "size_bytes", "test_score"]
+    rows = [
+        [f"{v:.4g}" if isinstance(v, float) else v for v in row]
+        for row in table[columns].itertuples(index=False)
+    ]
+    seconds = dict(zip(times["stage"], times["seconds"], strict=True))
+    cores = params.sample.workers * params.sample.evaluation.threads
+    lines = [
+        f"# {name}",
+        "",
+        f"Baseline on the test split: {table['baseline_score'].iloc[0]:.4f}. Ran on "
+        + ", ".join(f"{key} {value}" for key, value in what.items())
+        + ".",
+        "",
+        markdown(columns, rows),
+        "",
+        f"The search measured {sample['evaluations']} policies, those of random search included, in "
+        f"{seconds.get('sample', 0.0) * cores / 3600:.2f} core-hours.",
+        "",
+        markdown(
+            ["stage", "wall time, s", "tries"],
+            [[s, f"{t:.0f}", n] for s, t, n in times.itertuples(index=False)],
+        ),
+        "",
+        "`make verify-results` scores the networks below `networks/` on the test split again.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Record the run of the working folder."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("name", help="of the record, e.g. of the preset")
+    name = parser.parse_args().name
+    params = resolve(load())
+    folder = ROOT / "docs" / "results" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "figures").mkdir(parents=True)
+    for file in COPIED:
+        shutil.copy2(file, folder / Path(file).name)
+    shutil.copytree(artifacts.METRICS, folder / "metrics")
+    for file in sorted(artifacts.FIGURES.glob("*.png")):
+        shutil.copy2(file, folder / "figures" / file.name)
+    times, what = timings(), machine()
+    times.to_csv(folder / "timings.csv", index=False, lineterminator="\n")
+    (folder / "machine.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+    networks(params, folder / "networks")
+    text = render(name, times, what, params)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A shipped folder gives the network back, without the pipeline."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import seernet
+from seernet.compression import compress, count
+from seernet.config import ModelConfig, SpaceConfig
+from seernet.data import DatasetInfo
+from seernet.errors import ArtifactError
+from seernet.export import MODEL, TENSORS, Shipped, save
+from seernet.models import build, trace
+from seernet.policy import SearchSpace
+from seernet.sampling import SpreadDesign
+from seernet.training import seeded
+
+CASES = {"resnet20": ("classification", 32), "small_ssd": ("detection", 64)}
+
+
+def info(task: str, side: int) -> DatasetInfo:
+    """A data set of four classes."""
+    return DatasetInfo(
+        task=task,
+        name="made up",
+        classes=("a", "b", "c", "d"),
+        channels=3,
+        image_size=(side, side),
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.2, 0.2),
+        storage="memory",
+        root=None,
+        counts={"train": 1, "search": 1, "test": 1},
+        fingerprint="",
+        warnings=(),
+    )
+
+
+@pytest.fixture(params=CASES)
+def shipped(request, tmp_path):
+    """A folder, the network that was saved into it, and images."""
+    task, side = CASES[request.param]
+    data = info(task, side)
+    config = ModelConfig(name=request.param, arguments={"width": 8})
+    with seeded(0):
+        model = build(config, 4, data.input_shape, task).eval()
+    graph = trace(model, data.input_shape, 4)
+    space = SearchSpace(graph, SpaceConfig())
+    policy = space.decode(SpreadDesign(space, (0.005, 0.03), 0).draw_many(0, 1))[0]
+    images = torch.rand(16, *data.input_shape, generator=torch.Generator().manual_seed(0))
+    network = compress(model, policy, graph, images).eval()
+    save(tmp_path / "ship", network, Shipped.of(config, policy, graph, data))
+    return tmp_path / "ship", network, images
+
+
+def test_network_comes_back(shipped):
+    folder, network, images = shipped
+    restored, what = seernet.load(folder)
+    with torch.no_grad():
+        expected, found = network(images), restored(images)
+    assert float((found - expected).abs().mean()) < 0.02 * float(expected.std())
+    assert what.classes == ("a", "b", "c", "d")
+    assert what.mean == (0.5, 0.4, 0.3)
+    assert not restored.training
+
+
+def test_detector_still_detects(shipped):
+    folder, network, images = shipped
+    restored, what = seernet.load(folder)
+    if what.task == "detection":
+        with torch.no_grad():
+            pairs = zip(network.detect(images), restored.detect(images), strict=True)
+        for expected, found in pairs:
+            assert len(found["boxes"]) == pytest.approx(len(expected["boxes"]), abs=3)
+
+
+def test_file_is_as_small_as_is_counted(shipped):
+    folder, network, images = shipped
+    stored = sum(v.numel() * v.element_size() for v in load_file(folder / TENSORS).values())
+    assert stored == pytest.approx(count(network, images.shape[1:]).size_bytes, rel=0.05)
+
+
+def test_loading_draws_nothing_from_the_global_generator(shipped):
+    folder, _, _ = shipped
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    seernet.load(folder)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("damage", ["no tensors", "no document", "version", "cut off", "part"])
+def test_damaged_folder_is_refused(shipped, damage):
+    folder, _, _ = shipped
+    document = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    if damage == "no tensors":
+        (folder / TENSORS).unlink()
+    elif damage == "no document":
+        (folder / MODEL).unlink()
+    elif damage == "cut off":
+        (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-50])
+    else:
+        if damage == "version":
+            document["version"] = 99
+        else:
+            del document["policy"]
+        (folder / MODEL).write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="does not hold a packed network"):
+        seernet.load(folder)
+
+
+def test_package_has_nothing_else():
+    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+        seernet.lode  # noqa: B018 - the access is the test
