@@ -117,7 +117,7 @@ def render(name: str, times: pd.DataFrame, what: dict[str, Any], params: Params)
         "",
         markdown(columns, rows),
         "",
-        f"The search measured {sample['evaluations']} policies, those of random search included, in "
+        f"The search measured {sample['evaluations']} policies (as many at random included) in "
         f"{seconds.get('sample', 0.0) * cores / 3600:.2f} core-hours.",
         "",
         markdown(
