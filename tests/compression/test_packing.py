@@ -1,5 +1,6 @@
 """Packed networks are as small as they are said to be, and compute what they computed."""
 
+import copy
 import math
 
 import pytest
@@ -48,7 +49,7 @@ def test_three_bits_by_hand():
 
 
 def test_cut_off_bytes_are_refused():
-    with pytest.raises(ArtifactError, match=r"2 packed bytes hold fewer than 4 values of 5 bits"):
+    with pytest.raises(ArtifactError, match=r"2 packed bytes do not hold 4 values of 5 bits"):
         unpack_bits(torch.zeros(2, dtype=torch.uint8), 5, 4)
 
 
@@ -81,6 +82,7 @@ def test_unpacked_network_computes_the_same(compressed):
     restored = unpack(skeleton, pack(network, shape), signs(network), shape)
     with torch.no_grad():
         expected, found = network(images), restored(images)
+    assert bool(found.isfinite().all())
     # Rounding in the last place may push an activation over the edge of a quantization step.
     assert float((found - expected).abs().mean()) < 0.02 * float(expected.std())
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.9
@@ -102,6 +104,17 @@ def test_integers_come_back_bit_for_bit(compressed):
     assert [q.signed for q in quantizers(restored)] == [q.signed for q in quantizers(network)]
 
 
+def test_channel_that_its_norm_silences_stays_silent(compressed):
+    network, skeleton, shape, images = compressed
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.weight[0] = 0.0
+        expected = network(images)
+        found = unpack(skeleton, pack(network, shape), signs(network), shape)(images)
+    assert float((found - expected).abs().mean()) < 0.02 * float(expected.std())
+
+
 def test_packing_leaves_the_network_alone(compressed):
     network, _, shape, _ = compressed
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -111,8 +124,15 @@ def test_packing_leaves_the_network_alone(compressed):
 
 def test_tensors_of_another_network_are_refused(compressed):
     network, skeleton, shape, _ = compressed
-    tensors = pack(network, shape)
+    tensors, signed = pack(network, shape), signs(network)
     name = next(key for key in tensors if key.endswith(".scale"))
-    tensors[name] = tensors[name][:-1]
+    wrong = [
+        tensors | {name: tensors[name][:-1]},
+        {key: value for key, value in tensors.items() if key != name},
+        tensors | {"surplus": tensors[name]},
+    ]
+    for each in wrong:
+        with pytest.raises(ArtifactError, match="do not belong to the network"):
+            unpack(copy.deepcopy(skeleton), each, signed, shape)
     with pytest.raises(ArtifactError, match="do not belong to the network"):
-        unpack(skeleton, tensors, signs(network), shape)
+        unpack(skeleton, tensors, {}, shape)

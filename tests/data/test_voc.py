@@ -175,6 +175,92 @@ def test_class_that_is_not_named_is_a_defect(folder):
     assert set(listing.boxes.labels.tolist()) == {0}
 
 
+def turned(path: Path, orientation: int) -> None:
+    """Say in an image's header that it is to be turned."""
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+
+
+def test_boxes_of_the_upright_image_fit_a_turned_one(folder):
+    folder.image("phone")
+    folder.annotate("phone", thing("cat", 1, 1, 30, 35), width=30, height=40)
+    turned(folder.root / "JPEGImages" / "phone.png", 6)
+    listing = folder.listing()
+    assert listing.complaints == ()
+    assert listing.sizes[-1].tolist() == [40, 30]  # as it is read
+    assert listing.read(12).image.size == (30, 40)
+
+
+def test_boxes_of_the_stored_image_are_ambiguous_once_it_is_turned(folder):
+    folder.both("phone", thing("cat", 1, 1, 35, 30))
+    turned(folder.root / "JPEGImages" / "phone.png", 6)
+    (complaint,) = folder.listing().complaints
+    assert "their boxes are ambiguous: JPEGImages/phone.png; save them upright" in complaint
+    assert len(folder.listing(bad_boxes="drop")) == 12
+
+
+def test_class_may_be_common_as_long_as_it_is_seen_often_enough(folder, tmp_path):
+    """A cat is in every image, and never the rarest class beside a dog: no shortage."""
+    for number in range(0, 12, 2):
+        folder.annotate(f"{number:02d}", thing("cat", 1, 1, 10, 20), thing("dog", 21, 1, 40, 30))
+    info = prepare(folder.config(), 0, tmp_path / "out", 2, progress=False)
+    assert info.counts["test"] >= 1
+    folder.both("empty")
+    prepare(folder.config(), 0, tmp_path / "out", 2, progress=False)
+
+
+def test_class_that_is_hardly_seen_in_training_is_named(folder, tmp_path):
+    folder.both("rare", thing("emu", 1, 1, 10, 20))
+    with pytest.raises(DataError, match=r"at least 3 training images.*too few in 'emu' \(1\)"):
+        prepare(folder.config(), 0, tmp_path / "out", 2, progress=False)
+
+
+def test_lists_without_a_train_list_leave_the_others_to_train(folder):
+    folder.lists(test=["00", "01"], val=["02"])
+    splits = folder.listing().splits.tolist()
+    assert splits == ["test", "test", "search", *["train"] * 9]
+
+
+def test_lists_may_hold_endings_flags_and_spaces(folder):
+    folder.both("my cat 0", thing("cat", 1, 1, 10, 20))
+    folder.lists(train=["00.png", "01  1", "my cat 0"], test=["02 -1"])
+    listing = folder.listing()
+    assert listing.names == [f"JPEGImages/{name}.png" for name in ("00", "01", "02", "my cat 0")]
+    assert listing.complaints == ()
+
+
+def test_images_that_share_an_annotation_are_refused(folder):
+    path = folder.root / "JPEGImages" / "00.png"
+    Image.open(path).save(path.with_suffix(".jpg"))
+    with pytest.raises(DataError, match=r"00.jpg and JPEGImages/00.png would share one annotation"):
+        folder.listing()
+
+
+def test_box_of_which_nothing_is_left_inside_has_no_area(folder):
+    folder.both("bad", thing("cat", 1, 1, 5, 5), thing("cat", 41.2, 1, 41.4, 20))
+    (complaint,) = folder.listing().complaints
+    assert "boxes have no area: Annotations/bad.xml" in complaint
+
+
+def test_detectors_want_square_images(folder, tmp_path):
+    with pytest.raises(DataError, match=r"square images, and these are 30 x 40"):
+        prepare(folder.config(image_size=None), 0, tmp_path / "out", 2, progress=False)
+
+
+def test_corrected_sizes_make_another_data_set(tmp_path):
+    prints = []
+    for name, size in (("a", (40, 30)), ("b", (80, 60))):
+        made = Folder(tmp_path / name)
+        for number in range(6):
+            made.image(f"{number}", size)
+            made.annotate(f"{number}", thing("cat", 1, 1, 9, 9), width=size[0], height=size[1])
+        out = tmp_path / f"{name}-out"
+        prints.append(prepare(made.config(), 0, out, 2, progress=False).fingerprint)
+    assert prints[0] != prints[1]
+
+
 def test_difficult_objects_are_crowds(folder):
     folder.both("far", thing("cat", 1, 1, 5, 5, difficult=1))
     assert folder.listing().boxes.crowd.sum() == 1
@@ -273,7 +359,7 @@ def test_coco_is_read(tmp_path):
     [
         ({"image_id": 7, "category_id": 90, "bbox": [0, 0, 0, 5]}, "no area"),
         ({"image_id": 7, "category_id": 90, "bbox": [30, 0, 30, 5]}, "outside of the image"),
-        ({"image_id": 7, "category_id": 55, "bbox": [0, 0, 5, 5]}, "a class that is not in"),
+        ({"image_id": 7, "category_id": 55, "bbox": [0, 0, 5, 5]}, "a class that is not one of"),
         ({"image_id": 7, "category_id": 90}, "no four numbers"),
         ({"image_id": 1234, "category_id": 90, "bbox": [0, 0, 5, 5]}, "belong to no image"),
     ],
@@ -287,6 +373,44 @@ def test_defects_of_coco_are_refused_or_dropped(tmp_path, extra, says):
     assert listing.complaints == ()
     assert says in "\n".join(listing.warnings)
     assert len(listing.boxes.labels) == 6
+
+
+def test_coco_sizes_are_held_against_the_images(tmp_path):
+    document = coco(tmp_path, "train", 6)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    document["images"][0] |= {"width": 400, "height": 300}
+    del document["images"][1]["width"]
+    path.write_text(json.dumps(document))
+    listing = list_source(DataConfig(name="coco", path=str(tmp_path)))
+    (complaint,) = listing.complaints
+    assert "(400 x 300, the image 40 x 30)" in complaint
+    assert listing.sizes.tolist() == [[30, 40]] * 6
+
+
+def test_coco_categories_of_one_name_are_one_class(tmp_path):
+    document = coco(tmp_path, "train", 6)
+    document["categories"][1]["name"] = "zebra"
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    path.write_text(json.dumps(document))
+    assert list_source(DataConfig(name="coco", path=str(tmp_path))).classes == ("zebra",)
+
+
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+def test_coco_entry_that_lacks_something_is_named(tmp_path, part):
+    document = coco(tmp_path, "train", 3)
+    key = {"images": "file_name", "annotations": "category_id", "categories": "name"}[part]
+    del document[part][0][key]
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=f"an entry of {part} has no {key}"):
+        list_source(DataConfig(name="coco", path=str(tmp_path)))
+
+
+def test_two_files_of_one_split_are_refused(tmp_path):
+    coco(tmp_path, "train", 3)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    path.with_name("instances_train2018.json").write_text(path.read_text())
+    with pytest.raises(DataError, match="are both of the train split"):
+        list_source(DataConfig(name="coco", path=str(tmp_path)))
 
 
 def test_coco_without_its_parts_is_explained(tmp_path):

@@ -103,7 +103,7 @@ def test_users_module_is_built() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("resnet21", {}, r"unknown model 'resnet21' \(near: resnet20"),
+        ("resnet21", {}, r"unknown model 'resnet21' for classification \(near: resnet20"),
         ("resnet18", {}, r"near: torchvision:resnet18"),
         ("torchvision:resnet19", {}, r"no classifier 'resnet19'.*torchvision:resnet"),
         ("torchvision:resnet18", {"wings": 2}, r"does not take.*wings.*model\.arguments"),

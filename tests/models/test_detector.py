@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import pytest
@@ -165,6 +166,48 @@ def test_detector_of_one_size_says_which():
 def test_network_without_the_interface_says_what_it_lacks():
     with pytest.raises(ModelError, match=r"it lacks transform, backbone, head"):
         Detector(nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
+def test_detector_that_resizes_is_refused():
+    with pytest.raises(ModelError, match=r"turns images of 100 x 100 pixels into 128 x 128"):
+        build(ModelConfig(name="fasterrcnn_resnet18"), CLASSES, (3, 100, 100), "detection")
+
+
+def test_detector_of_masks_is_refused():
+    config = ModelConfig(name="torchvision:maskrcnn_resnet50_fpn")
+    with pytest.raises(ModelError, match="learns masks or keypoints"):
+        build(config, CLASSES, (3, 64, 64), "detection")
+
+
+def test_users_detector_without_background_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from seernet.models.small_ssd import small_ssd\n"
+        "def make(num_classes, in_channels, image_size):\n"
+        "    return small_ssd(num_classes - 1, in_channels, image_size)\n"
+    )
+    with pytest.raises(ModelError, match=r"it needs num_classes \+ 1 outputs, background first"):
+        build(ModelConfig(name="mine.py:make"), CLASSES, (3, 64, 64), "detection")
+
+
+def test_all_of_a_detector_is_trained():
+    model = thaw(resnet18())
+    model.conv1.weight.requires_grad_(False)
+    assert all(p.requires_grad for p in thaw(model).parameters())
+
+
+def test_anchors_stay_exact_in_bfloat16():
+    """Boxes that are learned must not be rounded with the arithmetic of the forward pass."""
+    model, _ = detector("fasterrcnn_resnet18")
+    kinds = []
+    target = {"boxes": torch.tensor([[4.0, 4.0, 40.0, 40.0]]), "labels": torch.tensor([2])}
+    network = copy.deepcopy(model).train()
+    part = network.model.rpn.anchor_generator
+    part.register_forward_hook(lambda _, __, out: kinds.extend(a.dtype for a in out))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = network.losses(images("fasterrcnn_resnet18"), [target, target])
+    assert set(kinds) == {torch.float32}
+    assert bool(loss.isfinite())
 
 
 def test_quantized_detector_keeps_its_methods_and_calibrates_merges():

@@ -73,6 +73,14 @@ def test_nothing_found_scores_zero():
     assert result["score"] == result["map_50"] == result["map/dog"] == 0.0
 
 
+def test_class_that_cannot_be_found_has_no_score_of_its_own():
+    target = truth([0, 0, 40, 40], labels=[0])
+    both = boxes([0, 0, 40, 40], [1, 1, 9, 9], labels=[0, 1], scores=torch.tensor([0.9, 0.8]))
+    assert set(scored(both, target)) == {"score", "map_50", "map/cat"}
+    with pytest.raises(ConfigError, match="the split has no box"):
+        scored(both, truth(labels=[]))
+
+
 def test_empty_split_and_infinite_weights_are_told():
     with pytest.raises(ConfigError, match="the split is empty"):
         TASK.score(Fixed(), [])

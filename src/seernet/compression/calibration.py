@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from seernet.compression.quantizer import Quantizer
 from seernet.models import in_mode
 
-BATCH = 128
+BATCH = 128  # images, at most
+PIXELS = 1 << 22
 
 
 def quantizers(model: nn.Module) -> list[Quantizer]:
@@ -26,7 +27,8 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
 
     Args:
         model: The compressed network.
-        images: `n x c x h x w`, normalised; step sizes come from the first 128.
+        images: `n x c x h x w`, normalised; step sizes come from the first 128, or fewer
+            where images are large.
     """
     found = quantizers(model)
     for quantizer in found:
@@ -36,10 +38,15 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         quantizer.enabled = True
         quantizer.observe(True)
     with in_mode(model, training=False), torch.no_grad():
-        model(images[:BATCH])
+        model(images[: _at_once(images)])
     for quantizer in found:
         quantizer.observe(False)
     recalibrate_norms(model, images)
+
+
+def _at_once(images: Tensor) -> int:
+    """How many images of that size fit memory well."""
+    return max(1, min(BATCH, PIXELS // (images.shape[-2] * images.shape[-1])))
 
 
 def recalibrate_norms(model: nn.Module, images: Tensor) -> None:
@@ -52,7 +59,7 @@ def recalibrate_norms(model: nn.Module, images: Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = None
     # Batches of equal size, up to one image: each counts alike, and none is a single image.
-    batches = torch.tensor_split(images, math.ceil(len(images) / BATCH))
+    batches = torch.tensor_split(images, math.ceil(len(images) / _at_once(images)))
     try:
         with in_mode(model, training=False), torch.no_grad():
             for norm in norms:

@@ -35,14 +35,14 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     """Restore what `pack_bits` packed: uint8, `count`.
 
     Raises:
-        ArtifactError: If there are too few bytes.
+        ArtifactError: If there are too few or too many bytes.
     """
-    stream = np.unpackbits(packed.cpu().numpy(), bitorder="little")
-    if len(stream) < count * bits:
+    if len(packed) != -(-count * bits // 8):
         raise ArtifactError(
-            f"{len(packed)} packed bytes hold fewer than {count} values of {bits} bits; the file "
-            "is damaged: write it again."
+            f"{len(packed)} packed bytes do not hold {count} values of {bits} bits; the file is "
+            "damaged: write it again."
         )
+    stream = np.unpackbits(packed.cpu().numpy(), bitorder="little")
     table = np.zeros((count, 8), dtype=np.uint8)
     table[:, :bits] = stream[: count * bits].reshape(count, bits)
     return torch.from_numpy(np.packbits(table, axis=1, bitorder="little")[:, 0])
@@ -67,7 +67,8 @@ def fold_norms(network: nn.Module, seen: Profile) -> nn.Module:
             layer.weight.mul_(factor.view(shape))
             quantizer = getattr(layer, "weight_quantizer", None)
             if quantizer is not None:
-                quantizer.step.mul_(factor)
+                # A channel that its norm silences keeps its step: its integers are all zero.
+                quantizer.step.mul_(torch.where(factor == 0.0, 1.0, factor))
             bias = layer.bias if layer.bias is not None else torch.zeros_like(factor)
             shift = norm.bias if norm.bias is not None else 0.0
             layer.bias = nn.Parameter(shift + (bias - norm.running_mean) * factor)
@@ -146,27 +147,24 @@ def unpack(
     Raises:
         ArtifactError: If the tensors do not belong to the network.
     """
-    for name, module in skeleton.named_modules():
-        if isinstance(module, Quantizer):
-            module.signed, module.ready = signed.get(name, True), True
-    network = fold_norms(skeleton, profile_of(skeleton, input_shape))
-    state = network.state_dict()
     try:
+        for name, module in skeleton.named_modules():
+            if isinstance(module, Quantizer):
+                module.signed, module.ready = signed[name], True
+        network = fold_norms(skeleton, profile_of(skeleton, input_shape))
+        state = network.state_dict()
+        left = dict(tensors)
         for name, module in network.named_modules():
             quantizer = getattr(module, "weight_quantizer", None)
             if isinstance(quantizer, Quantizer):
                 weight: Any = module.weight
-                stored = unpack_bits(tensors[f"{name}.weight"], quantizer.bits, weight.numel())
+                stored = unpack_bits(left.pop(f"{name}.weight"), quantizer.bits, weight.numel())
                 integers = stored.to(torch.int16).view(weight.shape) + quantizer.low
-                step = tensors[f"{name}.scale"]
-                state[f"{name}.weight"] = integers * step.view(-1, *[1] * (weight.dim() - 1))
-                state[f"{name}.weight_quantizer.step"] = step
-        plain = {
-            key: tensors[key]
-            for key in state
-            if key in tensors and (key.removesuffix("weight") + "scale") not in tensors
-        }
-        network.load_state_dict(state | plain)
+                step = left.pop(f"{name}.scale")
+                left[f"{name}.weight"] = integers * step.view(-1, *[1] * (weight.dim() - 1))
+                left[f"{name}.weight_quantizer.step"] = step
+        extra = {key: value for key, value in state.items() if key.endswith("_extra_state")}
+        network.load_state_dict(left | extra)
     except (KeyError, RuntimeError) as error:
         raise ArtifactError(
             "the packed tensors do not belong to the network "

@@ -85,6 +85,13 @@ class DataConfig(Section):
         2, description="processes that decode images, when they are read from files"
     )
 
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: list[str] | None) -> list[str] | None:
+        if classes is not None and len(set(classes)) != len(classes):
+            raise ValueError("classes must be distinct")
+        return classes
+
 
 class ModelConfig(Section):
     """The network to compress."""

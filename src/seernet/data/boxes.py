@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from seernet.data.images import ORIENTATION
 from seernet.data.listing import shorten
 
 TOLERANCE = 1.5  # pixels that a box may reach over the edge: tools count from 0 or from 1
@@ -56,11 +59,35 @@ class Boxes:
         places = np.searchsorted(images, self.images[mask])
         return Boxes(self.corners[mask], self.labels[mask], self.crowd[mask], places)
 
+    def shortages(
+        self, splits: NDArray[np.str_], classes: Sequence[str], missing: Sequence[str]
+    ) -> list[str]:
+        """Name the classes that too few training images show; see `splits.shortages`."""
+        pairs = np.unique(np.stack([self.images, self.labels]), axis=1)
+        total = np.bincount(pairs[1], minlength=len(classes))
+        trained = np.bincount(pairs[1, splits[pairs[0]] == "train"], minlength=len(classes))
+        needed = len(missing) + 1
+        short = [
+            f"{name!r} ({count})"
+            for name, count, all_of_it in zip(classes, trained, total, strict=True)
+            if all_of_it and count < needed
+        ]
+        if not short:
+            return []
+        return [
+            f"a class must be seen in at least {needed} training images, one for each of train"
+            f"{''.join(f', {name}' for name in missing)}; too few in {shorten(short)}; add images, "
+            "or leave the class out by data.classes and data.bad_boxes: drop."
+        ]
+
     def rarest(self, n: int, classes: int) -> NDArray[np.int64]:
-        """The rarest class in each of `n` images, by which splits are stratified; 0 for none."""
+        """The rarest class in each of `n` images, by which splits are stratified.
+
+        Images without boxes are a kind of their own, `classes`.
+        """
         counts = np.bincount(self.labels, minlength=classes)
         order = np.argsort(-counts[self.labels], kind="stable")  # the rarest comes last, and stays
-        labels = np.zeros(n, dtype=np.int64)
+        labels = np.full(n, classes, dtype=np.int64)
         labels[self.images[order]] = self.labels[order]
         return labels
 
@@ -74,18 +101,67 @@ class Box:
     crowd: bool = False
 
 
-def fault(corners: Sequence[float], size: tuple[int, int]) -> str | None:
-    """What is wrong with a box in an image of `size` (height, width), if anything."""
+def inside(
+    corners: Sequence[float], size: tuple[int, int]
+) -> tuple[tuple[float, float, float, float] | None, str]:
+    """Bring a box into an image of `size` (height, width).
+
+    Returns:
+        Its corners, no more outside than by the way that tools count; or None, and what is wrong.
+    """
     left, top, right, bottom = corners
-    if not np.isfinite(corners).all():
-        return "a coordinate that is no number"
-    if right < left or bottom < top:
-        return "swapped corners"
-    if right - left < SMALLEST or bottom - top < SMALLEST:
-        return "no area"
     height, width = size
-    over = max(-left, -top, right - width, bottom - height)
-    return "a part outside of the image" if over > TOLERANCE else None
+    if not np.isfinite(corners).all():
+        return None, "a coordinate that is no number"
+    if right < left or bottom < top:
+        return None, "swapped corners"
+    if max(-left, -top, right - width, bottom - height) > TOLERANCE:
+        return None, "a part outside of the image"
+    left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
+    if right - left < SMALLEST or bottom - top < SMALLEST:
+        return None, "no area"
+    return (left, top, right, bottom), ""
+
+
+def image_size(
+    path: Path, told: tuple[int, int] | None, file: str, defects: Defects
+) -> tuple[int, int] | None:
+    """Height and width of an image as it is read (upright), from its header.
+
+    Args:
+        path: The image.
+        told: What its annotation says, if it says anything.
+        file: The annotation, to name it.
+        defects: Takes what is wrong.
+
+    Returns:
+        None where the image cannot be used.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        with Image.open(path) as opened:
+            raw = (opened.height, opened.width)
+            orientation = opened.getexif().get(ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        defects.other("images cannot be read", "replace or remove them", f"{name} ({error})")
+        return None
+    upright = raw[::-1] if orientation in range(5, 9) else raw
+    if orientation in range(2, 9) and (told != upright or upright == raw):
+        kind = "images are turned by their EXIF orientation, so their boxes are ambiguous"
+        if defects.drop:
+            defects.note(f"{kind}, and are left out", name)
+        else:
+            defects.other(kind, "save them upright, boxes likewise", name)
+        return None
+    if told is not None and told != upright:
+        kind = "annotations give another size than the image has"
+        shown = f"{file} ({told[1]} x {told[0]}, the image {upright[1]} x {upright[0]})"
+        if defects.drop:
+            defects.note(kind, shown)
+        else:
+            remedy = "correct them, or set data.bad_boxes: drop to trust the corners all the same"
+            defects.other(kind, remedy, shown)
+    return upright
 
 
 @dataclass

@@ -20,13 +20,18 @@ from typing import Any
 import numpy as np
 
 from seernet.config import DataConfig
-from seernet.data.boxes import Box, Boxes, Defects, fault
+from seernet.data.boxes import Box, Boxes, Defects, image_size, inside
 from seernet.data.images import Picture, read_image
 from seernet.data.listing import Listing
 from seernet.errors import DataError
 
 _LAYOUT = "arrange it as <data.path>/annotations/instances_train*.json and <data.path>/train*/"
 _KINDS = ("train", "val", "test")
+_NEEDED = {
+    "images": ("id", "file_name"),
+    "annotations": ("image_id", "category_id"),
+    "categories": ("id", "name"),
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,13 @@ def list_coco(config: DataConfig) -> Listing:
     if config.path is None or not Path(config.path).is_dir():
         raise DataError(f"data.path must be a folder, and {config.path!r} is none; {_LAYOUT}.")
     root = Path(config.path)
-    files = {file.kind: file for file in _files(root)}
+    files: dict[str, _File] = {}
+    for file in _files(root):
+        if files.setdefault(file.kind, file) != file:
+            raise DataError(
+                f"{files[file.kind].path} and {file.path} are both of the {file.kind} split; keep "
+                "one."
+            )
     if "train" not in files:
         raise DataError(f"{root} has no annotations of training images; {_LAYOUT}.")
     documents = {kind: _read(file.path) for kind, file in files.items()}
@@ -104,10 +115,11 @@ def _files(root: Path) -> Iterator[_File]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("images", "annotations", "categories"):
-            if not isinstance(document[key], list):
-                raise ValueError(f"{key} is no list")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for key, needed in _NEEDED.items():
+            for item in document[key]:
+                if missing := [name for name in needed if item.get(name) is None]:
+                    raise ValueError(f"an entry of {key} has no {missing[0]}: {str(item)[:80]}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not a COCO file of instances ({error!r:.200}); correct it."
         ) from error
@@ -119,12 +131,10 @@ def _classes(document: Mapping[str, Any], config: DataConfig) -> dict[str, int]:
 
     Categories that no annotation uses (a supercategory that some tools write) are no class.
     """
-    used = {item.get("category_id") for item in document["annotations"]}
-    found = [
-        c["name"] for c in sorted(document["categories"], key=lambda c: c["id"]) if c["id"] in used
-    ]
-    names = config.classes or found
-    return {name: index for index, name in enumerate(names)}
+    used = {item["category_id"] for item in document["annotations"]}
+    categories = sorted(document["categories"], key=lambda item: item["id"])
+    found = dict.fromkeys(item["name"] for item in categories if item["id"] in used)
+    return {name: index for index, name in enumerate(config.classes or found)}
 
 
 def _scenes(
@@ -137,57 +147,59 @@ def _scenes(
     """Path, size and boxes of each image of one file, in the order of paths."""
     categories = {item["id"]: item["name"] for item in document["categories"]}
     images = {item["id"]: item for item in document["images"]}
-    boxes: dict[Any, list[Box]] = defaultdict(list)
     name = file.path.relative_to(root).as_posix()
-    for item in document["annotations"]:
-        image = images.get(item.get("image_id"))
-        if image is None:
-            told = f"{name} annotation {item.get('id')}"
-            if defects.drop:
-                defects.note("annotations belong to no image", told)
-            else:
-                defects.other(
-                    "annotations belong to no image",
-                    "remove them, or set data.bad_boxes: drop",
-                    told,
-                )
-            continue
-        box = _box(item, image, categories, classes, defects)
-        if box is not None:
-            boxes[image["id"]].append(box)
-    for identity, image in sorted(images.items(), key=lambda pair: str(pair[1]["file_name"])):
-        path = f"{file.folder}/{image['file_name']}"
+    sizes: dict[Any, tuple[int, int]] = {}
+    paths = {key: f"{file.folder}/{image['file_name']}" for key, image in images.items()}
+    for key, path in paths.items():
         if not (root / path).is_file():
             defects.other(f"images of {name} are missing", "put them there", path)
             continue
-        if not boxes[identity]:
-            defects.note("images without boxes, which only teach what is background", path)
-        yield path, (int(image["height"]), int(image["width"])), boxes[identity]
+        height, width = images[key].get("height"), images[key].get("width")
+        told = (int(height), int(width)) if height and width else None
+        size = image_size(root / path, told, name, defects)
+        if size is not None:
+            sizes[key] = size
+    boxes: dict[Any, list[Box]] = defaultdict(list)
+    for item in document["annotations"]:
+        key = item["image_id"]
+        if key in sizes:
+            box = _box(item, paths[key], sizes[key], categories, classes, defects)
+            if box is not None:
+                boxes[key].append(box)
+        elif key not in images:
+            told_of = f"{name} annotation {item.get('id')}"
+            if defects.drop:
+                defects.note("annotations belong to no image", told_of)
+            else:
+                remedy = "remove them, or set data.bad_boxes: drop"
+                defects.other("annotations belong to no image", remedy, told_of)
+    for key in sorted(sizes, key=paths.__getitem__):
+        if not boxes[key]:
+            defects.note("images without boxes, which only teach what is background", paths[key])
+        yield paths[key], sizes[key], boxes[key]
 
 
 def _box(
     item: Mapping[str, Any],
-    image: Mapping[str, Any],
+    file: str,
+    size: tuple[int, int],
     categories: Mapping[Any, str],
     classes: Mapping[str, int],
     defects: Defects,
 ) -> Box | None:
-    height, width = int(image["height"]), int(image["width"])
-    file = str(image["file_name"])
     try:
         left, top, across, down = (float(value) for value in item["bbox"])
+        crowd = bool(int(item.get("iscrowd", 0)))
+        name = str(categories.get(item["category_id"]))
     except (KeyError, TypeError, ValueError):
         defects.box("no four numbers", file, f"annotation {item.get('id')}")
         return None
-    name = str(categories.get(item.get("category_id")))
     shown = f"{name} {[left, top, across, down]}"
-    corners = (left, top, left + across, top + down)
-    problem = fault(corners, (height, width))
+    corners, problem = inside((left, top, left + across, top + down), size)
     if name not in classes:
-        defects.box(f"a class that is not in data.classes ({name})", file, shown)
-    elif problem is not None:
+        defects.box(f"a class that is not one of the training images' ({name})", file, shown)
+    elif corners is None:
         defects.box(problem, file, shown)
     else:
-        inside = (max(left, 0.0), max(top, 0.0), min(corners[2], width), min(corners[3], height))
-        return Box(inside, classes[name], bool(item.get("iscrowd", 0)))
+        return Box(corners, classes[name], crowd)
     return None

@@ -24,7 +24,7 @@ SUFFIXES = frozenset(
 )
 """File name endings, in lower case, that count as images."""
 
-_ORIENTATION = 0x0112  # EXIF tag
+ORIENTATION = 0x0112  # EXIF tag
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow's decoders raise on damaged files, beside OSError.
 _BROKEN = (
@@ -123,7 +123,7 @@ def _normalise(image: Image.Image, channels: int) -> tuple[Image.Image, list[str
     if getattr(image, "is_animated", False):
         notes.append("animations read as their first frame")
     image.load()
-    if image.getexif().get(_ORIENTATION, 1) in range(2, 9):
+    if image.getexif().get(ORIENTATION, 1) in range(2, 9):
         notes.append("images turned upright by their EXIF orientation")
         image = ImageOps.exif_transpose(image)
     if image.mode in ("RGB", "L") and not image.has_transparency_data:

@@ -73,7 +73,10 @@ def prepare(
     fractions = {"test": config.test_fraction, "search": config.search_fraction}
     missing = [name for name in fractions if name not in listing.splits]
     complaints = list(listing.complaints)
-    complaints += shortages(listing.labels, listing.splits, listing.classes, missing)
+    if listing.boxes is None:
+        complaints += shortages(listing.labels, listing.splits, listing.classes, missing)
+    else:
+        complaints += listing.boxes.shortages(listing.splits, listing.classes, missing)
     listing = listing.divided(hold_out(listing.labels, listing.splits, fractions, seed))
     complaints += _too_small(listing, batch_size)
     found = survey(
@@ -115,6 +118,11 @@ def _plan(config: DataConfig, listing: Listing) -> _Plan:
     if size is None:
         complaints = [*listing.complaints, f"none of the {len(listing)} images can be read."]
         raise DataError(_report(config, complaints))
+    if listing.boxes is not None and size[0] != size[1]:
+        raise DataError(
+            f"detectors take square images, and these are {size[0]} x {size[1]} (height x width); "
+            "set data.image_size, e.g. to 320: they are stretched to it."
+        )
     size_bytes = len(listing) * listing.channels * size[0] * size[1]
     # Boxes are scaled with their image, whereas images alone are better cropped anew each time.
     stretched = listing.boxes is not None
@@ -131,7 +139,7 @@ def _plan(config: DataConfig, listing: Listing) -> _Plan:
         )
     if storage == "files" and side is None:
         raise DataError(
-            "images that are read from files are cropped and resized in training, so "
+            "images that are read from files are brought to one size in training, so "
             f"data.image_size must be set, got null (the first image is {size[0]} x {size[1]}); "
             "set it, e.g. to 224."
         )
@@ -217,6 +225,8 @@ def _fingerprint(listing: Listing, plan: _Plan, found: Survey) -> str:
         for part in (listing.boxes.corners, listing.boxes.labels, listing.boxes.crowd):
             content.update(np.ascontiguousarray(part).tobytes())
         content.update(listing.boxes.images.tobytes())
+    if listing.sizes is not None:
+        content.update(listing.sizes.tobytes())
     if found.pixels is not None:
         content.update(found.pixels.data)
     else:

@@ -92,16 +92,19 @@ def _published_voc(config: DataConfig) -> Listing:
     year = config.name.removeprefix("voc")
     root = Path(config.path or _DOWNLOADS)
     folder = root / "VOCdevkit" / config.name.upper()
-    if not (folder / "Annotations").is_dir():
+    lists = folder / "ImageSets" / "Main"
+    parts = ("trainval", "test") if year == "2007" else ("trainval",)
+    missing = [part for part in parts if not (lists / f"{part}.txt").is_file()]
+    if missing:
         _LOGGER.info("fetching %s into %s", config.name, root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            for part in ("trainval", "test") if year == "2007" else ("trainval",):
+            for part in missing:
                 VOCDetection(root, year, part, download=True)
         except (OSError, RuntimeError, EOFError) as error:
             raise DataError(
                 f"{config.name} is not in {root} and cannot be fetched ({error}); unpack it so "
-                f"that {folder}/Annotations is there, or set data.path."
+                f"that {lists} has {' and '.join(parts)} (.txt), or set data.path."
             ) from error
     return list_voc(config, str(folder), config.classes or CLASSES)
 

@@ -9,6 +9,8 @@ Which list becomes which split:
 | train, val | train, less a share | that share | val |
 | train or trainval, or no list at all | all, less two shares | one share | the other share |
 
+Without a list of training images these are all that no other list names.
+
 Only names inside the folder count: an annotation belongs to the image of the same name without its
 ending, whatever path the XML file gives. Corners are pixels counted from 1, both inside the box, as
 VOC has them. Objects marked "difficult" are not learned and do not count.
@@ -25,12 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from seernet.config import DataConfig
-from seernet.data.boxes import Box, Boxes, Defects, fault
+from seernet.data.boxes import Box, Boxes, Defects, image_size, inside
 from seernet.data.images import SUFFIXES, Picture, read_image
-from seernet.data.listing import Listing, shorten
+from seernet.data.listing import Listing
 from seernet.errors import DataError
 
 CLASSES = (
@@ -91,8 +92,8 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
     for stem in sorted(set(images) - set(files)):
         if stem not in splits:
             defects.note("images without an annotation are left out", images[stem])
-    if unlisted:
-        defects.note("annotated images that no list names are left out", shorten(unlisted))
+    for stem in unlisted:
+        defects.note("annotated images that no list names are left out", stem)
     if not scenes:
         raise DataError("\n".join([f"{root} has no usable image.", *defects.complaints]))
     known = tuple(classes or sorted({o.name for scene in scenes for o in scene.objects}))
@@ -127,11 +128,15 @@ def _by_stem(root: Path, folders: Iterable[str], suffixes: Iterable[str]) -> dic
     for folder in folders:
         place = root / folder
         if place.is_dir():
-            found = {
-                path.stem: path.relative_to(root).as_posix()
-                for path in sorted(place.iterdir())
-                if path.suffix.lower() in endings and not path.name.startswith(".")
-            }
+            found: dict[str, str] = {}
+            for path in sorted(place.iterdir()):
+                if path.suffix.lower() in endings and not path.name.startswith("."):
+                    name = path.relative_to(root).as_posix()
+                    if found.setdefault(path.stem, name) != name:
+                        raise DataError(
+                            f"{found[path.stem]} and {name} would share one annotation; remove "
+                            "or rename one of them."
+                        )
             if found:
                 return found
     return {}
@@ -140,16 +145,20 @@ def _by_stem(root: Path, folders: Iterable[str], suffixes: Iterable[str]) -> dic
 def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, str], list[str]]:
     """The split of each annotated image, as the lists have it, and which no list names."""
     folder = root / "ImageSets" / "Main"
+    known = set(stems)
     lists = {}
     for name in ("train", "val", "trainval", "test"):
         path = folder / f"{name}.txt"
         if path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            lists[name] = [line.split()[0] for line in lines if line.strip()]
+            lists[name] = [_stem(line.strip(), known) for line in lines if line.strip()]
     if "train" not in lists and "trainval" in lists:
         lists["train"] = lists["trainval"]
-    if not lists.get("train"):
+    if not lists:
         return dict.fromkeys(stems, "train"), []
+    if not lists.get("train"):  # all that the others leave
+        listed = {stem for stems_of in lists.values() for stem in stems_of}
+        lists["train"] = [stem for stem in stems if stem not in listed]
     places = {"train": "train"}
     if "test" in lists:
         places["test"] = "test"
@@ -163,6 +172,14 @@ def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, s
                     "images stand in two lists of ImageSets/Main", "keep each in one", stem
                 )
     return splits, [stem for stem in stems if stem not in splits]
+
+
+def _stem(line: str, known: set[str]) -> str:
+    """An image's name in a line of a list, which may hold its ending or a flag (`-1`, `1`) too."""
+    for candidate in (line, Path(line).stem, line.split()[0], Path(line.split()[0]).stem):
+        if candidate in known:
+            return candidate
+    return line.split()[0]
 
 
 def _scene(
@@ -181,23 +198,12 @@ def _scene(
         return None
     try:
         size, objects = _parse(ElementTree.parse(root / file).getroot())
-    except (ElementTree.ParseError, ValueError, OSError) as error:
+    except (ElementTree.ParseError, ValueError, OSError, LookupError, ArithmeticError) as error:
         defects.other("annotations cannot be read", "correct them", f"{file} ({error})")
         return None
-    try:
-        with Image.open(root / image) as opened:
-            found = (opened.height, opened.width)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        defects.other("images cannot be read", "replace or remove them", f"{image} ({error})")
+    found = image_size(root / image, size, file, defects)
+    if found is None:
         return None
-    if size is not None and size != found:
-        kind = "annotations give another size than the image has"
-        told = f"{file} ({size[1]} x {size[0]}, the image {found[1]} x {found[0]})"
-        if defects.drop:
-            defects.note(kind, told)
-        else:
-            remedy = "correct them, or set data.bad_boxes: drop to trust the corners all the same"
-            defects.other(kind, remedy, told)
     if not objects:
         defects.note("images without boxes, which only teach what is background", image)
     return _Scene(image, found, objects, file)
@@ -220,19 +226,19 @@ def _parse(tree: ElementTree.Element) -> tuple[tuple[int, int] | None, tuple[_Ob
 
 
 def _boxes(scene: _Scene, classes: Sequence[str], defects: Defects) -> list[Box]:
-    height, width = scene.size
     found = []
     for item in scene.objects:
         left, top, right, bottom = item.corners
-        # From 1 to 1 is one pixel wide; a box that is written without extent is none.
-        degenerate = right - left <= 1.0 or bottom - top <= 1.0
-        problem = fault((left + 1.0, top + 1.0, right, bottom), scene.size)
         shown = f"{item.name} {[left + 1.0, top + 1.0, right, bottom]}"
+        # From 1 to 1 is one pixel wide; a box that is written without extent is none.
+        extent = min(right - left, bottom - top) - 1.0
+        corners, problem = inside(item.corners, scene.size)
+        if corners is not None and extent <= 0.0:
+            corners, problem = None, "swapped corners" if extent < 0.0 else "no area"
         if item.name not in classes:
             defects.box(f"a class that is not in data.classes ({item.name})", scene.file, shown)
-        elif problem is not None or degenerate:
-            defects.box(problem or "no area", scene.file, shown)
+        elif corners is None:
+            defects.box(problem, scene.file, shown)
         else:
-            inside = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
-            found.append(Box(inside, classes.index(item.name), item.difficult))
+            found.append(Box(corners, classes.index(item.name), item.difficult))
     return found

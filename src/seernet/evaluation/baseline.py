@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,15 @@ def inputs(prepared: Path, data: DataConfig, model: ModelConfig, device: str) ->
         "device": device,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
+        "libraries": {name: version(name) for name in _libraries(info)},
     }
+
+
+def _libraries(info: DatasetInfo) -> tuple[str, ...]:
+    """Further packages that decide what is seen, or how it is scored."""
+    reads = ("pillow",) if info.storage == "files" else ()
+    scores = ("torchmetrics", "pycocotools") if info.task == "detection" else ()
+    return reads + scores
 
 
 def _definition(name: str) -> str:

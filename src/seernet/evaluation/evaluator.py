@@ -48,6 +48,7 @@ CODE = (
     "policy",
     "training",
 )
+DIVERGENCE_PIXELS = 1 << 22  # compared at once
 WARMUP = 10  # one step in so many: without it some low-bit networks collapse to chance
 # What torch and its libraries say when the machine, not the policy, is to blame.
 _MACHINE = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "cuda error")
@@ -176,7 +177,11 @@ class Evaluator:
         """
         torch.set_num_threads(self.spec.config.threads)
         network = compress(self.model, policy, self.graph, self.images).eval()
-        value = self.task.divergence(network, self.model, self.images)
+        value = 0.0
+        size = max(1, DIVERGENCE_PIXELS // (self.images.shape[-2] * self.images.shape[-1]))
+        for part in torch.split(self.images, size):
+            share = len(part) / len(self.images)
+            value += share * self.task.divergence(network, self.model, part)
         if not math.isfinite(value):
             raise ModelError(
                 "a network that is compressed in one place gives outputs that are not finite; "

@@ -69,6 +69,7 @@ def build(
         model = _call(config, num_classes, input_shape, task)
     if task == "detection":
         model = Detector(thaw(model))
+        model.check(input_shape, num_classes)
     if config.checkpoint is not None:
         inner = model.model if isinstance(model, Detector) else model
         load_checkpoint(inner, Path(config.checkpoint))
@@ -255,6 +256,8 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         ModelError: If the file is missing, damaged, holds more than tensors, or does not fit.
     """
     state = read_state(path)
+    if all(key.startswith("model.") for key in state):  # our own file of a detector
+        state = {key.removeprefix("model."): value for key, value in state.items()}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     wrong = [
         f"{key} is {tuple(state[key].shape)}, not {shape}"

@@ -11,7 +11,9 @@ second stage at that number.
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,7 +52,45 @@ class Detector(nn.Module):
                 f"{type(model).__name__} is no detector with torchvision's interface: it lacks "
                 f"{', '.join(missing)}; name a detector, e.g. torchvision:ssd300_vgg16."
             )
+        heads: Any = getattr(model, "roi_heads", None)
+        if heads is not None and (heads.has_mask() or heads.has_keypoint()):
+            raise ModelError(
+                f"{type(model).__name__} learns masks or keypoints, which the data do not have; "
+                "name a detector of boxes, e.g. torchvision:fasterrcnn_resnet50_fpn."
+            )
         self.model = model
+
+    def check(self, shape: Sequence[int], num_classes: int) -> None:
+        """Train on two images for a moment, and see whether the detector fits the data.
+
+        Args:
+            shape: Channels, height and width of one image.
+            num_classes: Without background.
+
+        Raises:
+            ModelError: If it resizes or pads images (costs would be those of another size), or
+                cannot learn the last class.
+        """
+        images = torch.zeros(2, *shape)
+        transform: Any = self.model.transform
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            found = tuple(transform(list(images))[0].tensors.shape[-2:])
+            if found != tuple(shape[1:]):
+                raise ModelError(
+                    f"the detector turns images of {shape[1]} x {shape[2]} pixels into "
+                    f"{found[0]} x {found[1]}; set data.image_size to a multiple of 32 that its "
+                    "transform keeps (min_size = max_size = image_size)."
+                )
+            corners = torch.tensor([[0.0, 0.0, shape[2] / 2, shape[1] / 2]])
+            target = {"boxes": corners, "labels": torch.tensor([num_classes - 1])}
+            try:
+                copy.deepcopy(self).train().losses(images, [target, target])
+            except Exception as error:  # of the user's own code, in any way
+                raise ModelError(
+                    f"the detector cannot learn class {num_classes - 1} of 0 .. {num_classes - 1} "
+                    f"({type(error).__name__}: {' '.join(str(error).split())[:120]}); it needs "
+                    "num_classes + 1 outputs, background first."
+                ) from error
 
     @property
     def two_stage(self) -> bool:
@@ -91,17 +131,25 @@ class Detector(nn.Module):
         """
         seen: list[Tensor] = []
         part: Any = self.model.rpn.head if self.two_stage else self.model.head  # type: ignore[union-attr]
-        handle = part.register_forward_hook(lambda _, __, output: seen.append(_flat(output)))
+        handles = [
+            part.register_forward_hook(lambda _, __, output: seen.append(_flat(output))),
+            # Anchors take the type of the maps: in bfloat16 they would be pixels off.
+            self.model.backbone.register_forward_hook(lambda _, __, maps: _float32(maps)),  # type: ignore[union-attr]
+        ]
         wanted = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]
         try:
             found = self.model(list(images), wanted)
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         return torch.stack(list(found.values())).sum(), seen[0]
 
     def detect(self, images: Tensor) -> list[dict[str, Tensor]]:
         """`boxes`, `scores` and `labels` (from 0) of each image; the network is in eval mode."""
-        found = self.model(list(images))
+        found = [
+            {key: value[each["labels"] > 0] for key, value in each.items()}  # no background
+            for each in self.model(list(images))
+        ]
         return [{**each, "labels": each["labels"] - 1} for each in found]
 
     def _normalized(self, images: Tensor) -> Tensor:
@@ -131,10 +179,17 @@ def _flat(output: Any) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
-def thaw(model: nn.Module) -> nn.Module:
-    """Replace frozen batch norms by ordinary ones with the same statistics, in place.
+def _float32(maps: Any) -> Any:
+    if isinstance(maps, Tensor):
+        return maps.float()
+    return type(maps)((name, value.float()) for name, value in maps.items())
 
-    Pruning shifts statistics, so they must be estimated anew, which frozen ones cannot be.
+
+def thaw(model: nn.Module) -> nn.Module:
+    """Let all of a detector be trained, in place: what is pruned and quantized must be finetuned.
+
+    Frozen batch norms become ordinary ones with the same statistics, since pruning shifts them, and
+    they must be estimated anew.
     """
     from torchvision.ops import FrozenBatchNorm2d
 
@@ -144,4 +199,4 @@ def thaw(model: nn.Module) -> nn.Module:
             norm = nn.BatchNorm2d(len(like), module.eps, device=like.device, dtype=like.dtype)
             norm.load_state_dict(module.state_dict(), strict=False)
             model.set_submodule(name, norm)
-    return model
+    return model.requires_grad_(True)

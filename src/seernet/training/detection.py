@@ -73,15 +73,14 @@ class Detection:
         result = metric.compute()
         present = result["classes"].reshape(-1).tolist()
         values = result["map_per_class"].reshape(-1).tolist()
+        if float(result["map"]) < 0.0:
+            raise ConfigError("nothing to score: the split has no box; raise its share of images.")
         each = {
-            f"map/{self.classes[index]}": max(value, 0.0)
+            f"map/{self.classes[index]}": value
             for index, value in zip(present, values, strict=True)
+            if value >= 0.0  # -1: there is none to be found
         }
-        return {
-            "score": max(float(result["map"]), 0.0),  # -1 where nothing is to be found
-            "map_50": max(float(result["map_50"]), 0.0),
-            **each,
-        }
+        return {"score": float(result["map"]), "map_50": float(result["map_50"]), **each}
 
 
 def _distance(found: Tensor, expected: Tensor) -> Tensor:
