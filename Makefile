@@ -106,8 +106,8 @@ prune: env ## remove what budgets that are no longer in params.yaml left behind
 
 # Unit tests run side by side, each on one thread. Pipeline tests start processes of their own.
 test: env lint ## all checks and all tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not pipeline' -n 2
-	@$(BIN)/python -m pytest -m pipeline
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not pipeline and not slow' -n 2
+	@$(BIN)/python -m pytest -m 'pipeline and not slow'
 
 lint: env ## formatting, lint rules, types, import layers
 	@$(BIN)/ruff format --check .

@@ -48,7 +48,14 @@ def draw_tree(root):
                 Image.fromarray(pixels).save(path, quality=70)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenetv2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        pytest.param("resnet50", marks=pytest.mark.slow),
+        pytest.param("mobilenetv2", marks=pytest.mark.slow),
+    ],
+)
 def test_preset_reaches_the_report(new_workspace, tmp_path, name):
     workspace = new_workspace(tmp_path)
     document = load(PRESETS / f"imagenet-{name}.yaml").model_dump()
