@@ -22,17 +22,14 @@ import pandas as pd
 import torch
 import torchvision
 from _shared import ROOT, markdown
-from safetensors.torch import load_file
 
 from seernet import artifacts
-from seernet.compression import build_compressed
 from seernet.config import Params, load
 from seernet.data import DatasetInfo
 from seernet.device import resolve
-from seernet.evaluation import load_baseline
+from seernet.evaluation import load_baseline, read_network
 from seernet.export import Shipped, save
 from seernet.graph import NetworkGraph
-from seernet.policy import Policy
 from seernet.stage import TIMINGS
 
 COPIED = ("params.yaml", "dvc.lock", "results/tradeoff.csv", "results/front.csv")
@@ -80,18 +77,8 @@ def networks(params: Params, folder: Path) -> None:
     graph = NetworkGraph.load(artifacts.GRAPH)
     baseline = load_baseline(artifacts.BASELINE, params.model, info)
     for budget in params.budgets:
-        path = artifacts.POLICIES / f"{budget}.json"
-        policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
         for file in sorted((artifacts.FINETUNED / budget).glob("seed-*.safetensors")):
-            tensors = load_file(file)
-            keep = {k.removeprefix("keep/"): v for k, v in tensors.items() if k.startswith("keep/")}
-            state = {
-                k.removeprefix("network/"): v
-                for k, v in tensors.items()
-                if k.startswith("network/")
-            }
-            network = build_compressed(baseline, policy, graph, keep)
-            network.load_state_dict(state)
+            network, policy = read_network(file, baseline, graph)
             save(
                 folder / budget / file.stem, network, Shipped.of(params.model, policy, graph, info)
             )

@@ -18,7 +18,7 @@ GRAPH = NetworkGraph(
     norms=(Norm("n", 1, {"a": 1}, 1),),
     whole=(Whole("w", 5, 6, "attention"),),
     kept={"c": "shared"},
-    merges=4,
+    maps=4,
 )
 
 
@@ -33,7 +33,7 @@ def test_graph_file_is_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "3", '{"version": 2}', '{"version": 2, "layers": 3'])
+@pytest.mark.parametrize("content", ["", "[]", "3", '{"version": 3}', '{"version": 3, "layers": 3'])
 def test_damaged_graph_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "graph.json").write_text(content)
     with pytest.raises(ArtifactError, match=r"graph\.json.*run the pretrain stage"):

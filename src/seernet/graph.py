@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from seernet.errors import ArtifactError
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class NetworkGraph:
         norms: Normalisations and PReLUs that are not folded.
         whole: Parts that stay whole.
         kept: Channel groups that cannot be pruned, with the reason, to tell the user.
-        merges: Tensors that enter an add or a concatenation, which compression quantizes too.
+        maps: Feature maps between layers that are stored in 8 bits; see `models.maps`.
     """
 
     input_shape: tuple[int, ...]
@@ -128,7 +128,7 @@ class NetworkGraph:
     norms: tuple[Norm, ...]
     whole: tuple[Whole, ...]
     kept: Mapping[str, str]
-    merges: int = 0
+    maps: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -189,5 +189,5 @@ def _parse(document: dict[str, Any]) -> NetworkGraph:
         norms=tuple(Norm(**norm) for norm in document["norms"]),
         whole=tuple(Whole(**whole) for whole in document["whole"]),
         kept=document["kept"],
-        merges=document["merges"],
+        maps=document["maps"],
     )

@@ -60,7 +60,7 @@ def test_heads_are_searched_and_their_outputs_stay_whole(name):
     outputs = [n for n in heads if "cls" in n or "bbox" in n or "box_predictor" in n]
     assert all(not layers[n].outputs for n in outputs)
     assert len(graph.groups) >= 5
-    assert graph.merges > 0
+    assert graph.maps > 0
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -210,11 +210,11 @@ def test_anchors_stay_exact_in_bfloat16():
     assert bool(loss.isfinite())
 
 
-def test_quantized_detector_keeps_its_methods_and_calibrates_merges():
+def test_quantized_detector_keeps_its_methods_and_calibrates_maps():
     model, graph = detector("small_ssd")
     bits = {layer.name: 4 for layer in graph.layers}
     network = compress(model, Policy({}, bits, bits), graph)
     calibrate(network, images("small_ssd", 8))
     assert isinstance(network, Detector)
-    merges = [n for n, _ in network.named_modules() if n.rpartition(".")[2].startswith("merge_")]
-    assert len(merges) == graph.merges
+    maps = [n for n, _ in network.named_modules() if n.rpartition(".")[2].startswith("map_")]
+    assert len(maps) == graph.maps

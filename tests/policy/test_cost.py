@@ -47,9 +47,9 @@ def test_baseline_is_full_width_at_32_bits(hand: NetworkGraph) -> None:
     assert costs.size_bytes.item() == 4 * (24 + 72 + 32 + 8 + 8 + 8 + 4 + 2)
 
 
-def test_each_merge_stores_one_scale_once_anything_is_quantized(hand: NetworkGraph) -> None:
-    with_merges = replace(hand, merges=3)
-    one, other = (CostModel(SearchSpace(g, SpaceConfig())) for g in (hand, with_merges))
+def test_each_stored_map_has_one_scale_once_anything_is_quantized(hand: NetworkGraph) -> None:
+    with_maps = replace(hand, maps=3)
+    one, other = (CostModel(SearchSpace(g, SpaceConfig())) for g in (hand, with_maps))
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(4, one.space.dimension, generator=generator, dtype=torch.float64)
     u = one.space.round(points)  # sizes of discrete policies are exact
@@ -58,8 +58,8 @@ def test_each_merge_stores_one_scale_once_anything_is_quantized(hand: NetworkGra
     assert every(other.baseline()) == every(one.baseline())
 
 
-def test_both_sides_of_every_add_of_resnet20_are_merges(resnet: NetworkGraph) -> None:
-    assert resnet.merges == 2 * 9
+def test_maps_of_resnet20_are_the_stem_and_both_branches_and_sums(resnet: NetworkGraph) -> None:
+    assert resnet.maps == 1 + 9 + 2 + 9  # a shortcut of two blocks is a convolution
 
 
 def test_whole_parts_and_norms_are_counted(hand: NetworkGraph) -> None:

@@ -114,7 +114,7 @@ def test_interrupted_run_equals_an_uninterrupted_one(dataset, small_network, tmp
 
 
 def quantized_network(dataset):
-    """A compressed residual network in color, with learned steps and merges."""
+    """A compressed residual network in color, with learned steps and stored maps."""
     shape = dataset.info.input_shape
     with seeded(1):
         model = resnet20(len(dataset.info.classes), in_channels=shape[0], width=2).eval()

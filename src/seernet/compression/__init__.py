@@ -3,20 +3,33 @@
 from seernet.compression.calibration import calibrate, quantizers, recalibrate_norms
 from seernet.compression.compress import build_compressed, compress, kept_channels
 from seernet.compression.count import Count, count
-from seernet.compression.packing import pack, pack_bits, signs, unpack, unpack_bits
+from seernet.compression.layers import QuantConv2d, QuantLinear
+from seernet.compression.packing import (
+    fold_norms,
+    pack,
+    pack_bits,
+    profile_of,
+    signs,
+    unpack,
+    unpack_bits,
+)
 from seernet.compression.quantizer import LearnedStep, Quantizer
 
 __all__ = [
     "Count",
     "LearnedStep",
+    "QuantConv2d",
+    "QuantLinear",
     "Quantizer",
     "build_compressed",
     "calibrate",
     "compress",
     "count",
+    "fold_norms",
     "kept_channels",
     "pack",
     "pack_bits",
+    "profile_of",
     "quantizers",
     "recalibrate_norms",
     "signs",

@@ -13,10 +13,10 @@ from seernet.compression.layers import quantized
 from seernet.compression.quantizer import Quantizer
 from seernet.errors import PolicyError
 from seernet.graph import ChannelGroup, NetworkGraph
-from seernet.models import expose_merges, is_depthwise, remove_channels
+from seernet.models import expose_maps, is_depthwise, remove_channels
 from seernet.policy import FULL_BITS, Policy
 
-MERGE_BITS = 8
+MAP_BITS = 8
 
 
 def compress(
@@ -54,7 +54,7 @@ def build_compressed(
     remove_channels(network, graph.groups, keep)
     bits = [*policy.weight_bits.values(), *policy.act_bits.values()]
     if min(bits) < FULL_BITS:
-        network = quantize_merges(network, _image(network, graph), MERGE_BITS)
+        network = quantize_maps(network, _image(network, graph), MAP_BITS)
     for layer in graph.layers:
         weight_bits, act_bits = policy.weight_bits[layer.name], policy.act_bits[layer.name]
         if min(weight_bits, act_bits) < FULL_BITS:
@@ -64,9 +64,9 @@ def build_compressed(
     return network
 
 
-def quantize_merges(model: nn.Module, image: Tensor, bits: int) -> nn.Module:
-    """Insert a quantizer before each add and concatenation of feature maps; see `expose_merges`."""
-    network, names = expose_merges(model, image)
+def quantize_maps(model: nn.Module, image: Tensor, bits: int) -> nn.Module:
+    """Insert a quantizer wherever a feature map is stored; see `expose_maps`."""
+    network, names = expose_maps(model, image)
     for name in names:
         network.set_submodule(name, Quantizer(bits).to(image.device).train(network.training))
     return network

@@ -46,7 +46,7 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Count:
         seen = profile(network, image)
     bops = seen.whole_macs * FULL_BITS**2
     parameters = 0
-    bits_stored = FULL_BITS * len(_merges(network))
+    bits_stored = FULL_BITS * len(_maps(network))
     accounted: set[str] = set()
     for name, macs in seen.layers.items():
         layer = network.get_submodule(name)
@@ -70,7 +70,7 @@ def count(network: nn.Module, input_shape: tuple[int, ...]) -> Count:
     )
 
 
-def _merges(network: nn.Module) -> list[Quantizer]:
+def _maps(network: nn.Module) -> list[Quantizer]:
     """The quantizers that are no layer's own; each has one scale."""
     modules = list(network.modules())
     own = {q for m in modules for q in m.children() if hasattr(m, "weight_quantizer")}

@@ -8,7 +8,15 @@ from seernet.evaluation.evaluator import (
     Evaluator,
     evaluate_policy,
 )
-from seernet.evaluation.finetuning import Finetuner, Folders, Job, Run, finetune, save_network
+from seernet.evaluation.finetuning import (
+    Finetuner,
+    Folders,
+    Job,
+    Run,
+    finetune,
+    read_network,
+    save_network,
+)
 from seernet.evaluation.measure import Measurer
 from seernet.evaluation.pretraining import Pretrainer
 
@@ -26,6 +34,7 @@ __all__ = [
     "evaluate_policy",
     "finetune",
     "load_baseline",
+    "read_network",
     "save_baseline",
     "save_network",
 ]

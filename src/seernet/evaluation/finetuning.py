@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from seernet.compression import build_compressed, count, kept_channels, recalibrate_norms
 from seernet.config import Params
 from seernet.data import Augment, Dataset
-from seernet.errors import SeerNetError
+from seernet.errors import ArtifactError, SeerNetError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.graph import NetworkGraph
 from seernet.parallel import completed, local_executor
@@ -240,3 +241,27 @@ def save_network(
     tensors = {key: tensor.cpu().contiguous().clone() for key, tensor in tensors.items()}
     metadata = {"policy": json.dumps(policy.to_dict(), sort_keys=True)}
     save_file(tensors, folder / f"{name}.safetensors", metadata=metadata)
+
+
+def read_network(path: Path, baseline: nn.Module, graph: NetworkGraph) -> tuple[nn.Module, Policy]:
+    """Restore what `save_network` wrote, in eval mode, and its policy.
+
+    Raises:
+        ArtifactError: If the file is missing, damaged, or of another baseline.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            policy = Policy.from_dict(json.loads(file.metadata()["policy"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        parts = {
+            kind: {k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)}
+            for kind in ("keep/", "network/")
+        }
+        network = build_compressed(baseline, policy, graph, parts["keep/"])
+        network.load_state_dict(parts["network/"])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{path} does not hold a finetuned network of this baseline ({error!r:.200}); run the "
+            "finetune stage again."
+        ) from error
+    return network.eval(), policy

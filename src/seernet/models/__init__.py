@@ -2,7 +2,7 @@
 
 from seernet.models.build import build, definition, read_state
 from seernet.models.detector import Detector
-from seernet.models.merges import expose_merges
+from seernet.models.maps import expose_maps
 from seernet.models.modes import in_mode
 from seernet.models.surgery import feature_mask, is_depthwise, remove_channels
 from seernet.models.trace import trace
@@ -11,7 +11,7 @@ __all__ = [
     "Detector",
     "build",
     "definition",
-    "expose_merges",
+    "expose_maps",
     "feature_mask",
     "in_mode",
     "is_depthwise",

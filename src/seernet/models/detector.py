@@ -36,8 +36,8 @@ class Detector(nn.Module):
         ModelError: If it lacks a part.
     """
 
-    mergeable = ("model.backbone",)
-    """Submodules whose adds and concatenations can be found by tracing; see `expose_merges`."""
+    traceable = ("model.backbone",)
+    """Submodules whose adds and concatenations can be found by tracing; see `expose_maps`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from seernet.errors import ModelError
 from seernet.graph import ChannelGroup, Layer, NetworkGraph, Norm, Whole
 from seernet.models.coupling import find_groups
 from seernet.models.detector import Detector
-from seernet.models.merges import expose_merges
+from seernet.models.maps import expose_maps
 from seernet.models.profile import Profile, profile
 from seernet.models.surgery import feature_mask, is_depthwise, remove_channels, width
 
@@ -71,7 +71,7 @@ def trace(
         norms=_norms(model, seen, groups),
         whole=_whole(model, seen),
         kept=dict(sorted(kept.items())),
-        merges=len(expose_merges(model, image)[1]),
+        maps=len(expose_maps(model, image)[1]),
     )
 
 

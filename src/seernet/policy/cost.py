@@ -29,7 +29,7 @@ class Costs:
         bops: Bit operations of one image.
         macs: Multiply-accumulates of one image.
         size_bytes: Packed weights; one float32 scale an output channel of a quantized layer, one
-            for its input, and one a tensor that enters an add or a concatenation; float32 biases
+            for its input, and one a feature map that is stored (`models.maps`); float32 biases
             (batch norms folded); everything else in float32.
         parameters: Weights, biases and normalisations, as elements.
     """
@@ -58,7 +58,7 @@ class Costs:
         model, low = self._model, self._weight_bits < FULL_BITS
         scales = low * self._kept[1] + (self._act_bits < FULL_BITS)
         quantized = (torch.minimum(self._weight_bits, self._act_bits) < FULL_BITS).any(dim=1)
-        floats = (model.bias * self._kept[1] + scales).sum(dim=1) + quantized * model.merges
+        floats = (model.bias * self._kept[1] + scales).sum(dim=1) + quantized * model.maps
         packed = (self._weights * self._weight_bits / 8.0).sum(dim=1)
         return packed + FLOAT_BYTES * (floats + self._norms)
 
@@ -136,7 +136,7 @@ class CostModel:
         self.macs_per_pair = _ratios([x.macs for x in layers], pairs)
         self.weights_per_pair = _ratios([x.weights for x in layers], pairs)
         self.bias = torch.tensor([float(x.bias) for x in layers], dtype=torch.float64)
-        self.merges = graph.merges
+        self.maps = graph.maps
         self.whole_macs = float(sum(x.macs for x in graph.whole))
         self.whole_parameters = float(sum(x.parameters for x in graph.whole))
 
