@@ -16,9 +16,9 @@ from seernet.config import load
 logger = logging.getLogger("prune")
 
 LOCK = Path("dvc.lock")
-STAGES = ("optimize", "finetune", "baseline")
+STAGES = ("optimize", "finetune", "export", "baseline")
 FILES = (artifacts.POLICIES, *(artifacts.METRICS / stage for stage in STAGES))
-FOLDERS = (artifacts.FINETUNED, artifacts.TRAINING / "finetune")
+FOLDERS = (artifacts.FINETUNED, artifacts.EXPORTED, artifacts.TRAINING / "finetune")
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ CROSS_VALIDATION = PREDICTOR / "cross_validation.csv"
 LEARNING_CURVE = PREDICTOR / "learning_curve.csv"
 POLICIES = Path("models/policies")
 FINETUNED = Path("models/finetuned")
+EXPORTED = Path("models/exported")
 METRICS = Path("results/metrics")
 TRAINING = Path("results/training")
 FRONT = Path("results/front.csv")

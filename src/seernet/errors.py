@@ -31,3 +31,7 @@ class TrainingError(SeerNetError):
 
 class ArtifactError(SeerNetError):
     """A file that an earlier stage writes is missing, truncated, or of another version."""
+
+
+class ExportError(SeerNetError):
+    """A network cannot be written as a deployable file, or the file does not do what it should."""

@@ -275,6 +275,18 @@ class BudgetConfig(Section):
         return self
 
 
+class ExportConfig(Section):
+    """Deployable files, and when they count as faithful."""
+
+    onnx: bool = Field(True, description="write `model.onnx`, and hold it against the network")
+    agreement: Share = Field(
+        0.995, description="least share of test images that both put into the same class"
+    )
+    score_tolerance: Share = Field(
+        0.002, description="how far its test score may be from the network's"
+    )
+
+
 class ReportConfig(Section):
     """Figures and page."""
 
@@ -302,6 +314,7 @@ class Params(Section):
         min_length=1, description="name: limits, e.g. small: {bops_ratio: 0.01}"
     )
     finetune: FinetuneConfig
+    export: ExportConfig = Field(default_factory=ExportConfig, description="deployable files")
     report: ReportConfig
 
     @field_validator("budgets")

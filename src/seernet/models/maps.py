@@ -150,7 +150,10 @@ class _Maps:
                     kept = self._new(end)
             else:
                 end.append(kept)  # moves it right behind
-            end.replace_all_uses_with(kept, delete_user_cb=lambda user, kept=kept: user is not kept)
+            end.replace_all_uses_with(
+                kept,
+                delete_user_cb=lambda user, kept=kept: user is not kept,  # type: ignore[misc]
+            )
 
     def _end(self, node: fx.Node) -> fx.Node:
         """The last of the operations behind a node that integers pass."""

@@ -1,0 +1,83 @@
+"""Stage `export@B`: a budget's network as files that ship, held against the network itself."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seernet import artifacts
+from seernet.config import load
+from seernet.data import Dataset
+from seernet.evaluation import load_baseline, read_network
+from seernet.export import MODEL, TENSORS, Shipped, save
+from seernet.export import load as load_packed
+from seernet.export.onnx_file import kernels, write_onnx
+from seernet.export.runtime import RuntimeNetwork, agreement, check_parity
+from seernet.graph import NetworkGraph
+from seernet.stage import budget_argument, run
+from seernet.training import make_task, score, scored
+
+logger = logging.getLogger("export")
+ONNX = "model.onnx"
+
+
+def main() -> None:
+    """Write `models/exported/B/` and its metrics."""
+    params = load()
+    budget = budget_argument(sys.argv, params.budgets)
+    finetuned = artifacts.read_json(
+        artifacts.METRICS / "finetune" / f"{budget}.json", f"finetune@{budget}"
+    )
+    best = max(finetuned["runs"], key=lambda one: one["search_score"])
+    dataset = Dataset.open(artifacts.PREPARED, torch.device("cpu"), params.data.workers)
+    graph = NetworkGraph.load(artifacts.GRAPH)
+    baseline = load_baseline(artifacts.BASELINE, params.model, dataset.info)
+    path = artifacts.FINETUNED / budget / f"seed-{best['seed']}.safetensors"
+    network, policy = read_network(path, baseline, graph)
+    shipped = Shipped.of(params.model, policy, graph, dataset.info)
+    folder = artifacts.EXPORTED / budget
+    save(folder, network, shipped)
+    packed, _ = load_packed(folder)
+    metrics: dict[str, Any] = {
+        "budget": budget,
+        "metric": finetuned["metric"],
+        "seed": best["seed"],
+        "size_bytes": finetuned["size_bytes"],
+        "packed_bytes": (folder / TENSORS).stat().st_size,
+        "document_bytes": (folder / MODEL).stat().st_size,
+        "baseline_bytes": (artifacts.BASELINE / "model.safetensors").stat().st_size,
+    }
+    if params.export.onnx:
+        write_onnx(folder / ONNX, network, shipped, {"budget": budget})
+        metrics |= compare(folder / ONNX, packed, shipped, dataset)
+        logger.info(
+            "%s: model.onnx scores %.4f, the network %.4f; they agree on %.2f %%",
+            *(budget, metrics["exported_score"], metrics["test_score"]),
+            100 * metrics["agreement"],
+        )
+        check_parity(metrics, params.export, dataset.info.counts["test"])
+    artifacts.write_json(artifacts.METRICS / "export" / f"{budget}.json", metrics)
+
+
+def compare(
+    path: Path, network: torch.nn.Module, shipped: Shipped, dataset: Dataset
+) -> dict[str, Any]:
+    """Sizes, kernels and scores of an exported file, beside those of the network."""
+    task = make_task(dataset.info)
+    runtime = RuntimeNetwork(path, shipped).eval()
+    integer, floating = kernels(path)
+    same = agreement(shipped.task, network, runtime, scored(dataset, "test"))
+    return {
+        "onnx_bytes": path.stat().st_size,
+        "integer_convolutions": integer,
+        "float_convolutions": floating,
+        "agreement": same.share,
+        "test_score": score(network, scored(dataset, "test"), task)["score"],
+        "exported_score": score(runtime, scored(dataset, "test"), task)["score"],
+    }
+
+
+if __name__ == "__main__":
+    run(main)

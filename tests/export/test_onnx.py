@@ -1,0 +1,245 @@
+"""`model.onnx` holds the network's integers, runs in integer kernels, and decides as it does."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from seernet.compression import QuantConv2d, compress
+from seernet.config import ExportConfig, ModelConfig
+from seernet.errors import ExportError
+from seernet.export import Shipped
+from seernet.export.detector import DecodedDetector
+from seernet.export.integer import signed_integers
+from seernet.export.onnx_file import INPUT, kernels, session, write_onnx
+from seernet.export.runtime import RuntimeNetwork, agreement, check_parity
+from seernet.graph import NetworkGraph
+from seernet.models import build, trace
+from seernet.policy import Policy
+from seernet.training import seeded
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+
+
+class Bounded(nn.Module):
+    """Bounded ReLUs, pooling before a layer, a concatenation, a depthwise layer."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU6())
+        self.pool = nn.MaxPool2d(2)
+        self.wide = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU6())
+        self.narrow = nn.Conv2d(8, 4, 1)
+        self.last = nn.Sequential(nn.Conv2d(12, 8, 1), nn.Hardswish())
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.stem(x))
+        x = self.last(torch.cat([self.wide(x), self.narrow(x)], 1))
+        return self.head(x.mean((2, 3)))
+
+
+def pixels(count: int, side: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    middle, spread = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    return (images.float() / 255 - middle) / spread
+
+
+def make(model: nn.Module, graph: NetworkGraph, bits: int, task: str = "classification"):
+    """A compressed network and what it is."""
+    mean, std = (MEAN, STD) if task == "classification" else ((0.0,) * 3, (1.0,) * 3)
+    widths = {layer.name: 8 if layer.edge else bits for layer in graph.layers}
+    policy = Policy({group.name: 0.25 for group in graph.groups}, widths, widths)
+    images = normalised(pixels(32, graph.input_shape[1]), mean, std)
+    network = compress(model, policy, graph, images).eval()
+    config = ModelConfig(name="resnet20")
+    return network, Shipped(config, policy, graph, task, ("a", "b", "c", "d"), mean, std)
+
+
+@pytest.fixture(scope="module", params=[8, 3])
+def residual(request, tmp_path_factory):
+    """A residual network at eight and at three bits, and its file."""
+    shape = (3, 16, 16)
+    with seeded(0):
+        model = build(ModelConfig(name="resnet20", arguments={"width": 8}), 4, shape).eval()
+    network, shipped = make(model, trace(model, shape, 4), request.param)
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    write_onnx(path, network, shipped, {"budget": "small"})
+    return network, shipped, path, request.param
+
+
+def test_every_convolution_and_add_runs_in_integers(residual):
+    *_, path, _ = residual
+    assert kernels(path) == (21, 0)
+
+
+def test_outputs_are_those_of_the_network(residual):
+    network, shipped, path, bits = residual
+    images = normalised(pixels(64, 16), MEAN, STD)
+    with torch.no_grad():
+        expected, found = network(images), RuntimeNetwork(path, shipped)(images)
+    # An untrained network of three bits is all thresholds: one value next to one moves many.
+    allowed = 0.1 if bits == 8 else 0.7
+    assert float((found - expected).abs().mean()) < allowed * float(expected.std())
+
+
+def test_integers_in_the_file_are_the_network_s(residual):
+    network, _, path, _ = residual
+    tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    layers = {n: m for n, m in network.named_modules() if isinstance(m, QuantConv2d)}
+    for name, layer in layers.items():
+        stored, zero = (
+            torch.from_numpy(tensors[f"network.{name}.weight_{part}"].copy())
+            for part in ("integers", "zero")
+        )
+        stored = stored.to(torch.int16) - int(zero[0])
+        expected, _ = signed_integers(layer.weight.detach(), layer.weight_quantizer)
+        stretch = stored.abs().max() // expected.abs().max()
+        same = stored == (stretch * expected)
+        negated = stored == (stretch * -expected)  # by a norm's negative factor
+        assert bool((same | negated).all()), name
+        # Two products of an 8-bit input with int8 weights fit 16 bits, or weights are uint8.
+        most = 255 if layer.act_quantizer.bits == 8 else layer.act_quantizer.high
+        assert zero[0] == 128 or 2 * most * int(stored.abs().max()) < 2**15
+
+
+def test_any_number_of_images_and_what_the_file_says_of_itself(residual):
+    *_, path, _ = residual
+    run = session(path, 1)
+    for count in (1, 5):
+        images = pixels(count, 16).permute(0, 2, 3, 1).numpy()
+        assert run.run(None, {INPUT: images})[0].shape == (count, 4)
+    found = run.get_modelmeta().custom_metadata_map
+    assert json.loads(found["classes"]) == ["a", "b", "c", "d"]
+    assert found["budget"] == "small"
+    assert set(json.loads(found["policy"])) == {"pruning_ratio", "weight_bits", "act_bits"}
+
+
+def test_bounded_activations_pools_and_gates_run_in_integers(tmp_path):
+    with seeded(1):
+        model = Bounded(4).eval()
+    with torch.no_grad():
+        model.stem[0].weight.mul_(20.0)  # so that the bound of the ReLU counts
+    network, shipped = make(model, trace(model, (3, 16, 16), 4), 6)
+    path = tmp_path / "model.onnx"
+    write_onnx(path, network, shipped, {})
+    assert kernels(path) == (4, 0)
+    images = normalised(pixels(64, 16), MEAN, STD)
+    with torch.no_grad():
+        expected, found = network(images), RuntimeNetwork(path, shipped)(images)
+    assert float((found - expected).abs().mean()) < 0.05 * float(expected.std())
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    shape = (3, 64, 64)
+    with seeded(0):
+        model = build(ModelConfig(name="small_ssd", arguments={"width": 8}), 4, shape, "detection")
+    model.eval()
+    network, shipped = make(model, trace(model, shape, 4), 8, "detection")
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    write_onnx(path, network, shipped, {})
+    return network, shipped, path
+
+
+def test_detector_s_boxes_and_scores_are_those_of_the_network(detector):
+    network, shipped, path = detector
+    images = pixels(3, 64)
+    boxes, scores, selected = session(path).run(
+        None, {INPUT: images.permute(0, 2, 3, 1).contiguous().numpy()}
+    )
+    with torch.no_grad():
+        decoded = DecodedDetector(network, (3, 64, 64))
+        expected = decoded(normalised(images, shipped.mean, shipped.std))
+    assert np.abs(boxes - expected[0].numpy()).mean() < 1.0  # pixels
+    assert np.abs(scores - expected[1].numpy()).mean() < 0.02
+    assert selected.shape[1] == 3
+    assert scores.shape == (3, 4, boxes.shape[1])
+
+
+def test_detector_s_choice_is_torchvision_s(detector):
+    """On its own boxes and scores, so that rounding plays no part."""
+    network, shipped, path = detector
+    images = normalised(pixels(3, 64), shipped.mean, shipped.std)
+    runtime = RuntimeNetwork(path, shipped)
+    boxes, scores, _ = runtime._run(images)
+    model = network.model
+    for index, found in enumerate(runtime.detect(images)):
+        best = scores[index].flatten().argsort(descending=True)[0]
+        label, place = divmod(int(best), boxes.shape[1])
+        assert torch.equal(found["boxes"][0], boxes[index, place])
+        assert found["labels"][0] == label
+        assert len(found["scores"]) <= model.detections_per_img
+        assert bool((found["scores"] > model.score_thresh).all())
+        assert bool((found["scores"].diff() <= 0).all())
+
+
+def test_two_stage_detector_is_refused_with_a_way_out():
+    model = build(ModelConfig(name="fasterrcnn_resnet18"), 4, (3, 64, 64), "detection")
+    with pytest.raises(ExportError, match=r"second stage.*export\.onnx: false"):
+        DecodedDetector(model, (3, 64, 64))
+
+
+class Fixed(nn.Module):
+    """Gives what it was given."""
+
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: Tensor) -> object:
+        return self.answer
+
+    def detect(self, images: Tensor) -> object:
+        return self.answer
+
+
+def test_agreement_counts_classes():
+    one, two = torch.eye(4), torch.eye(4)[[0, 1, 2, 2]]
+    batches = [(torch.zeros(4, 3, 2, 2), torch.zeros(4))]
+    found = agreement("classification", Fixed(one), Fixed(two), batches)
+    assert (found.same, found.total, found.share) == (3, 4, 0.75)
+
+
+def test_agreement_counts_confident_boxes_that_the_other_finds():
+    def boxes(*rows: tuple[float, float, int]) -> list[dict[str, Tensor]]:
+        corners = [[left, 0.0, left + 10.0, 10.0] for left, _, _ in rows]
+        return [
+            {
+                "boxes": torch.tensor(corners).reshape(-1, 4),
+                "scores": torch.tensor([score for _, score, _ in rows]),
+                "labels": torch.tensor([label for *_, label in rows], dtype=torch.int64),
+            }
+        ]
+
+    one = boxes((0.0, 0.9, 0), (20.0, 0.9, 1), (40.0, 0.1, 1))
+    two = boxes((1.0, 0.4, 0), (20.0, 0.8, 2))
+    found = agreement("detection", Fixed(one), Fixed(two), [(torch.zeros(1, 3, 2, 2), [])])
+    assert (found.same, found.total) == (1, 3)
+    nothing = agreement("detection", Fixed(boxes()), Fixed(boxes()), [(torch.zeros(1), [])])
+    assert nothing.share == 1.0
+
+
+@pytest.mark.parametrize(
+    ("metrics", "images", "message"),
+    [
+        ({"agreement": 0.999, "test_score": 0.9, "exported_score": 0.901}, 10_000, None),
+        ({"agreement": 0.98, "test_score": 0.9, "exported_score": 0.9}, 100, None),
+        ({"agreement": 0.98, "test_score": 0.9, "exported_score": 0.9}, 10_000, "98.00 %"),
+        ({"agreement": 0.999, "test_score": 0.9, "exported_score": 0.89}, 10_000, "0.8900"),
+    ],
+)
+def test_parity_fails_with_the_numbers(metrics, images, message):
+    if message is None:
+        check_parity(metrics, ExportConfig(), images)
+        return
+    with pytest.raises(ExportError, match=message):
+        check_parity(metrics, ExportConfig(), images)
