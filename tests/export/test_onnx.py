@@ -14,7 +14,6 @@ from seernet.config import ExportConfig, ModelConfig
 from seernet.errors import ExportError
 from seernet.export import Shipped
 from seernet.export.detector import DecodedDetector
-from seernet.export.integer import signed_integers
 from seernet.export.onnx_file import INPUT, kernels, session, write_onnx
 from seernet.export.runtime import RuntimeNetwork, agreement, check_parity
 from seernet.graph import NetworkGraph
@@ -101,14 +100,11 @@ def test_integers_in_the_file_are_the_network_s(residual):
             for part in ("integers", "zero")
         )
         stored = stored.to(torch.int16) - int(zero[0])
-        expected, _ = signed_integers(layer.weight.detach(), layer.weight_quantizer)
+        expected = layer.weight_quantizer.integers(layer.weight.detach()).to(torch.int16)
         stretch = stored.abs().max() // expected.abs().max()
-        same = stored == (stretch * expected)
-        negated = stored == (stretch * -expected)  # by a norm's negative factor
-        assert bool((same | negated).all()), name
-        # Two products of an 8-bit input with int8 weights fit 16 bits, or weights are uint8.
-        most = 255 if layer.act_quantizer.bits == 8 else layer.act_quantizer.high
-        assert zero[0] == 128 or 2 * most * int(stored.abs().max()) < 2**15
+        assert torch.equal(stored, stretch * expected), name  # norms have positive factors here
+        # Two products with inputs of 8 bits fit 16 bits, or weights are uint8.
+        assert zero[0] == 128 or 2 * 255 * int(stored.abs().max()) < 2**15
 
 
 def test_any_number_of_images_and_what_the_file_says_of_itself(residual):

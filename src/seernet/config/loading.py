@@ -83,9 +83,12 @@ def _nearest(location: tuple[str, ...]) -> str:
     """The valid key most like an unknown one: a sibling, else its namesake in another section."""
     *parents, name = location
     siblings: list[str] = list(_kind(parents).model_fields)
-    for most, cutoff in ((3, 0.9), (1, 0.6)):  # several only if each is a letter or so away
-        if near := difflib.get_close_matches(name.lower(), siblings, most, cutoff):
-            return "` or `".join(".".join((*parents, match)) for match in near)
+    near = difflib.get_close_matches(name.lower(), siblings, 3, 0.6)
+    if near:
+        likeness = [difflib.SequenceMatcher(None, key, name.lower()).ratio() for key in near]
+        # Several only if each is a letter or so away, or as near as the nearest.
+        close = [k for k, x in zip(near, likeness, strict=True) if x >= min(0.9, likeness[0])]
+        return "` or `".join(".".join((*parents, key)) for key in close)
     namesakes = [key for key in _keys(Params) if key.rpartition(".")[2] == name]
     if namesakes:
         return "` or `".join(namesakes)

@@ -23,6 +23,7 @@ from seernet.config import Params
 from seernet.data import Augment, Dataset
 from seernet.errors import ArtifactError, SeerNetError
 from seernet.evaluation.baseline import inputs, load_baseline
+from seernet.evaluation.settling import settle
 from seernet.graph import NetworkGraph
 from seernet.parallel import completed, local_executor
 from seernet.policy import CostModel, Policy
@@ -41,6 +42,7 @@ CODE = (
     "data",
     "evaluation/baseline",
     "evaluation/finetuning",
+    "evaluation/settling",
     "graph",
     "models",
     "policy",
@@ -186,6 +188,7 @@ class Finetuner:
             line=job.line,
         )
         fitted = fit(network, self.dataset, plan)
+        settle(network, self.graph.input_shape)
         if job.output is not None:
             save_network(job.output, f"seed-{job.seed}", network, job.policy, keep)
         return Run(

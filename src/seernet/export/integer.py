@@ -1,15 +1,11 @@
 """A compressed network in the operators of ONNX: quantize, clip, dequantize.
 
 Integer runtimes look for an operation between a dequantizer and a quantizer and run its integer
-kernel. They have 8-bit kernels only, so 8-bit containers hold what is narrower: an activation of
-b bits is quantized to uint8 and clipped to 2^b - 1 *as an integer* (a clip in float would keep the
-convolution from being recognized); weights of b bits are int8.
-
-Signed activations are uint8 around 128. Weights are stretched by a whole number, as far as the
-container goes: a bias is a multiple of (input step x weight step), too coarse at few bits to hold
-what was trained. Processors without dot-product instructions add two products of uint8 and int8 in
-16 bits, which overflows silently where 8 bits meet more than 7: there, weights are stretched to 64
-at most, and 8-bit ones are uint8 around 128, for which kernels take a wider sum.
+kernel. They have 8-bit kernels only, so bytes hold what is narrower; see `evaluation.settling`. An
+activation of b bits is quantized to a uint8, clipped to 2^b - 1 and shifted *as an integer*: a clip
+in float would keep the convolution from being recognized. Signed activations are uint8 around 128.
+Weights are int8, or uint8 around 128 where they and an 8-bit input could overflow the 16 bits in
+which some processors add two products: for those, kernels take a wider sum.
 """
 
 from __future__ import annotations
@@ -21,11 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seernet.compression import QuantConv2d, Quantizer, QuantLinear, fold_norms, profile_of
+from seernet.evaluation.settling import MIDDLE, WIDEST_PAIR, byte_step, stretched_integers
 
 OPSET = 18
-MIDDLE = 128  # of uint8: what stands for zero in a signed tensor
-WIDEST = 127
-WIDEST_PAIR = 64  # weights that two 8-bit inputs can meet in an int16
 
 
 class QuantizeDequantize(nn.Module):
@@ -37,24 +31,36 @@ class QuantizeDequantize(nn.Module):
 
     scale: Tensor
     zero: Tensor
-    low: Tensor
-    high: Tensor
+    shifted_scale: Tensor
+    shifted_zero: Tensor
+    least: Tensor
+    most: Tensor
+    places: Tensor
 
     def __init__(self, quantizer: Quantizer) -> None:
         super().__init__()
-        zero = MIDDLE if quantizer.signed else 0
+        self.shift = 8 - quantizer.bits
         self.register_buffer("scale", quantizer.step.detach().float().reshape(()).clone())
-        self.register_buffer("zero", torch.tensor(zero, dtype=torch.uint8))
-        self.register_buffer("low", torch.tensor(quantizer.low + zero, dtype=torch.uint8))
-        self.register_buffer("high", torch.tensor(quantizer.high + zero, dtype=torch.uint8))
-        self.clipped = quantizer.bits < 8
+        self.register_buffer("shifted_scale", byte_step(quantizer))
+        bytes_ = {
+            "zero": -quantizer.low,
+            "shifted_zero": MIDDLE if quantizer.signed else 0,
+            "least": 0,
+            "most": 2**quantizer.bits - 1,
+            "places": self.shift,
+        }
+        for name, value in bytes_.items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize a tensor of any shape."""
         y = _operator("QuantizeLinear", (x, self.scale, self.zero), torch.uint8, x)
-        if self.clipped:
-            y = _operator("Clip", (y, self.low, self.high), torch.uint8, x)
-        return _operator("DequantizeLinear", (y, self.scale, self.zero), torch.float32, x)
+        if self.shift:
+            y = _operator("Clip", (y, self.least, self.most), torch.uint8, x)
+            left = {"direction": "LEFT"}
+            y = _operator("BitShift", (y, self.places), torch.uint8, x, left)
+        scale = self.shifted_scale, self.shifted_zero
+        return _operator("DequantizeLinear", (y, *scale), torch.float32, x)
 
 
 class IntegerLayer(nn.Module):
@@ -72,21 +78,16 @@ class IntegerLayer(nn.Module):
 
     def __init__(self, layer: QuantConv2d | QuantLinear) -> None:
         super().__init__()
-        quantizer, act = layer.weight_quantizer, layer.act_quantizer
-        if quantizer is None or act is None:
+        if layer.weight_quantizer is None or layer.act_quantizer is None:
             raise TypeError("an integer layer needs a quantizer of its weights and of its input")
-        self.act = QuantizeDequantize(act)
-        integers, step = signed_integers(layer.weight.detach(), quantizer)
-        widest = WIDEST if act.bits < 8 else WIDEST_PAIR
-        stretch = max(1, widest // max(1, int(integers.abs().max())))
-        scale = step / stretch
-        integers = integers * stretch
-        wide = act.bits == 8 and int(integers.abs().max()) > WIDEST_PAIR
+        self.act = QuantizeDequantize(layer.act_quantizer)
+        integers, scale = stretched_integers(layer)
+        wide = int(integers.abs().max()) > WIDEST_PAIR
         middle, kind = (MIDDLE, torch.uint8) if wide else (0, torch.int8)
         self.register_buffer("weight_integers", (integers + middle).to(kind))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.full_like(scale, middle, dtype=kind))
-        bias_scale = scale * act.step.detach().float()
+        bias_scale = scale * self.act.shifted_scale
         bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().float()
         self.register_buffer("bias_integers", (bias / bias_scale).round().to(torch.int32))
         self.register_buffer("bias_scale", bias_scale)
@@ -102,18 +103,6 @@ class IntegerLayer(nn.Module):
         if self.convolution is None:
             return F.linear(x, weight, bias)
         return F.conv2d(x, weight, bias, *self.convolution)
-
-
-def signed_integers(weight: Tensor, quantizer: Quantizer) -> tuple[Tensor, Tensor]:
-    """A weight's integers, int16, and their steps, all positive (a folded norm may negate them).
-
-    At 8 bits the one integer that cannot be negated, -128, is put to its neighbour's value.
-    """
-    step = quantizer.step.detach().float()
-    integers = quantizer.integers(weight).to(torch.int16)
-    sign = torch.where(step < 0.0, -1, 1).to(torch.int16)
-    integers = integers * sign.view(-1, *[1] * (weight.dim() - 1))
-    return integers.clamp(-MIDDLE, WIDEST), step.abs()
 
 
 def _restored(integers: Tensor, *scale: Tensor) -> Tensor:

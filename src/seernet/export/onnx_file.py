@@ -20,12 +20,13 @@ from torch import nn
 
 from seernet.errors import ExportError
 from seernet.export.detector import OUTPUTS, DecodedDetector
-from seernet.export.integer import MIDDLE, OPSET, Deployed, to_integers
+from seernet.export.integer import OPSET, Deployed, to_integers
 from seernet.export.packed import Shipped
 from seernet.models import Detector
 
 INPUT, OUTPUT = "image", "logits"
 _QUANTIZE = "QuantizeLinear"
+BYTE = 255
 
 
 def write_onnx(
@@ -165,7 +166,7 @@ def _limit(
     ((reader, index),) = _readers(graph, quantize.output[0])
     if reader.op_type == "Clip":
         top = min(top, int(constants[reader.input[2]]))
-    elif top >= 2 * MIDDLE - 1:
+    elif top >= BYTE:
         return
     name = f"{quantize.output[0]}_top"
     graph.initializer.append(numpy_helper.from_array(np.array(top, dtype=np.uint8), name))

@@ -1,0 +1,75 @@
+"""The last step of finetuning: biases become what integer accumulators can hold.
+
+An integer kernel adds a layer's bias to sums of (input integer x weight integer), so a bias is a
+multiple of (input step x weight step). What is scored is what ships: the finetuned network takes
+such biases before it is tested.
+
+The containers are bytes. An input of b bits is shifted left by 8 - b, and weights are stretched by
+a whole number, as far as the container goes: a multiple of the product of two steps of few bits
+would be too coarse. Processors without dot-product instructions add two products of uint8 and int8
+in 16 bits, so weights are stretched to 64 at most: 2 x 255 x 64 < 2^15.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seernet.compression import QuantConv2d, Quantizer, QuantLinear, fold_norms, profile_of
+
+WIDEST_PAIR = 64
+MIDDLE = 128  # of a byte: what stands for zero in a signed tensor
+
+
+def stretched_integers(layer: QuantConv2d | QuantLinear) -> tuple[Tensor, Tensor]:
+    """A layer's weights as integers, and what each channel's count for.
+
+    Args:
+        layer: Its norm folded, so that steps may be negative.
+
+    Returns:
+        Integers, int16, of the weight's shape, in -128 .. 127; and positive scales, one a channel.
+        At 8 bits the one integer that cannot be negated, -128, gets its neighbour's value.
+    """
+    quantizer: Any = layer.weight_quantizer
+    step = quantizer.step.detach().float()
+    integers = quantizer.integers(layer.weight.detach()).to(torch.int16)
+    sign = torch.where(step < 0.0, -1, 1).to(torch.int16)
+    integers = integers * sign.view(-1, *[1] * (integers.dim() - 1))
+    integers = integers.clamp(-MIDDLE, MIDDLE - 1)
+    stretch = max(1, WIDEST_PAIR // max(1, int(integers.abs().max())))
+    return integers * stretch, step.abs() / stretch
+
+
+def byte_step(quantizer: Quantizer) -> Tensor:
+    """What one unit of a byte counts for that holds an activation; a scalar."""
+    step: Tensor = quantizer.step.detach().float().reshape(())
+    return step / float(2 ** (8 - quantizer.bits))
+
+
+def settle(network: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Round the biases of all integer layers to what their accumulators hold, in place.
+
+    Where a batch norm folds into a layer, its bias takes the change.
+
+    Args:
+        network: Compressed, calibrated and trained.
+        input_shape: Channels, height and width of one image.
+    """
+    seen = profile_of(network, input_shape)
+    norms = {layer: norm for norm, layer in seen.folds.items()}
+    folded = fold_norms(network, seen)
+    for name, layer in folded.named_modules():
+        if not isinstance(layer, QuantConv2d | QuantLinear) or layer.bias is None:
+            continue
+        if layer.weight_quantizer is None or layer.act_quantizer is None:
+            continue
+        _, scale = stretched_integers(layer)
+        unit = scale * byte_step(layer.act_quantizer)
+        change = (layer.bias / unit).round() * unit - layer.bias
+        owner: Any = network.get_submodule(norms.get(name, name))
+        if owner.bias is not None:
+            with torch.no_grad():
+                owner.bias += change
