@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from seernet import artifacts
 from seernet.config import load
 from seernet.data import Dataset
 from seernet.evaluation import load_baseline, read_network
-from seernet.export import MODEL, TENSORS, Shipped, save
+from seernet.export import TENSORS, Shipped, save
 from seernet.export import load as load_packed
 from seernet.export.onnx_file import kernels, write_onnx
 from seernet.export.runtime import RuntimeNetwork, agreement, check_parity
@@ -45,8 +46,8 @@ def main() -> None:
         "metric": finetuned["metric"],
         "seed": best["seed"],
         "size_bytes": finetuned["size_bytes"],
-        "packed_bytes": (folder / TENSORS).stat().st_size,
-        "document_bytes": (folder / MODEL).stat().st_size,
+        "packed_bytes": sum(value.nbytes for value in load_file(folder / TENSORS).values()),
+        "file_bytes": (folder / TENSORS).stat().st_size,
         "baseline_bytes": (artifacts.BASELINE / "model.safetensors").stat().st_size,
     }
     if params.export.onnx:

@@ -6,7 +6,7 @@ from torch import nn
 
 from seernet.compression import compress, fold_norms, profile_of
 from seernet.compression.layers import QuantConv2d, QuantLinear
-from seernet.evaluation.settling import byte_step, settle, stretched_integers
+from seernet.evaluation.settling import settle, stretched_integers
 from seernet.models import trace
 from seernet.policy import Policy
 
@@ -43,7 +43,7 @@ def test_biases_are_multiples_and_move_by_half_a_unit_at_most(network):
     checked = 0
     for name, layer in after.named_modules():
         if isinstance(layer, QuantConv2d | QuantLinear) and layer.bias is not None:
-            unit = stretched_integers(layer)[1] * byte_step(layer.act_quantizer)
+            unit = stretched_integers(layer)[1] * layer.act_quantizer.step
             count = layer.bias / unit
             torch.testing.assert_close(count, count.round(), atol=0.02, rtol=1e-5)
             moved = (layer.bias - before.get_submodule(name).bias).abs()

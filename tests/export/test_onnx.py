@@ -103,8 +103,9 @@ def test_integers_in_the_file_are_the_network_s(residual):
         expected = layer.weight_quantizer.integers(layer.weight.detach()).to(torch.int16)
         stretch = stored.abs().max() // expected.abs().max()
         assert torch.equal(stored, stretch * expected), name  # norms have positive factors here
-        # Two products with inputs of 8 bits fit 16 bits, or weights are uint8.
-        assert zero[0] == 128 or 2 * 255 * int(stored.abs().max()) < 2**15
+        # Two products with the widest inputs fit 16 bits, or weights are uint8.
+        most = 2**layer.act_quantizer.bits - 1
+        assert zero[0] == 128 or 2 * most * int(stored.abs().max()) < 2**15
 
 
 def test_any_number_of_images_and_what_the_file_says_of_itself(residual):

@@ -78,7 +78,8 @@ def test_a_new_budget_runs_only_its_own_stages_and_leaves_without_trace(finished
     finished.edit("  low:\n", "  middle:\n    bops_ratio: 0.02\n  low:\n")
     ran = finished.repro()
     assert set(ran) == {
-        "optimize@middle", "finetune@middle", "baseline@middle", "collect", "report"
+        "optimize@middle", "finetune@middle", "baseline@middle", "export@middle",
+        "collect", "report",
     }  # fmt: skip
     assert "middle" in set(table(finished)["budget"])
     finished.edit("  middle:\n    bops_ratio: 0.02\n", "")
@@ -96,7 +97,8 @@ def test_a_finetuning_parameter_runs_nothing_before_finetuning(finished):
     finished.edit("  epochs: 1\n", "  epochs: 2\n")
     ran = set(finished.repro())
     assert ran == {
-        "finetune@low", "finetune@high", "baseline@low", "baseline@high", "collect", "report"
+        "finetune@low", "finetune@high", "baseline@low", "baseline@high",
+        "export@low", "export@high", "collect", "report",
     }  # fmt: skip
     finished.edit("  epochs: 2\n", "  epochs: 1\n")
     finished.repro()

@@ -188,7 +188,7 @@ class SpaceConfig(Section):
 class EvaluationConfig(Section):
     """The short evaluation that measures one policy."""
 
-    steps: Annotated[int, Field(ge=0)] = Field(50, description="optimizer steps of finetuning")
+    steps: Annotated[int, Field(ge=0)] = Field(100, description="optimizer steps of finetuning")
     batch_size: Positive = Field(64, description="images a step")
     learning_rate: Rate = Field(0.02, description="peak learning rate, cosine to zero")
     step_learning_rate: Rate = Field(1e-3, description="see finetune.step_learning_rate")
@@ -222,7 +222,9 @@ class SampleConfig(Section):
     )
     generations: Positive = Field(30, description="generations of that search")
     workers: Positive = Field(2, description="processes that measure policies side by side")
-    evaluation: EvaluationConfig = Field(description="how one policy is measured")
+    evaluation: EvaluationConfig = Field(
+        default_factory=EvaluationConfig, description="how one policy is measured"
+    )
 
     @field_validator("cost_range")
     @classmethod

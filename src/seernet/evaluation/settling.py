@@ -4,10 +4,10 @@ An integer kernel adds a layer's bias to sums of (input integer x weight integer
 multiple of (input step x weight step). What is scored is what ships: the finetuned network takes
 such biases before it is tested.
 
-The containers are bytes. An input of b bits is shifted left by 8 - b, and weights are stretched by
-a whole number, as far as the container goes: a multiple of the product of two steps of few bits
-would be too coarse. Processors without dot-product instructions add two products of uint8 and int8
-in 16 bits, so weights are stretched to 64 at most: 2 x 255 x 64 < 2^15.
+The product of two steps of few bits would be too coarse, but weights lie in bytes, and are
+stretched by a whole number as far as these go. Processors without dot-product instructions add two
+products of a uint8 and an int8 in 16 bits: where inputs have 8 bits, weights are stretched to 64 at
+most, so that 2 x 255 x 64 < 2^15.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seernet.compression import QuantConv2d, Quantizer, QuantLinear, fold_norms, profile_of
+from seernet.compression import QuantConv2d, QuantLinear, fold_norms, profile_of
 
-WIDEST_PAIR = 64
+WIDEST = 127
+WIDEST_PAIR = 64  # with inputs of 8 bits
 MIDDLE = 128  # of a byte: what stands for zero in a signed tensor
 
 
@@ -34,19 +35,15 @@ def stretched_integers(layer: QuantConv2d | QuantLinear) -> tuple[Tensor, Tensor
         At 8 bits the one integer that cannot be negated, -128, gets its neighbour's value.
     """
     quantizer: Any = layer.weight_quantizer
+    act: Any = layer.act_quantizer
     step = quantizer.step.detach().float()
     integers = quantizer.integers(layer.weight.detach()).to(torch.int16)
     sign = torch.where(step < 0.0, -1, 1).to(torch.int16)
     integers = integers * sign.view(-1, *[1] * (integers.dim() - 1))
     integers = integers.clamp(-MIDDLE, MIDDLE - 1)
-    stretch = max(1, WIDEST_PAIR // max(1, int(integers.abs().max())))
+    widest = WIDEST_PAIR if act.bits == 8 else WIDEST
+    stretch = max(1, widest // max(1, int(integers.abs().max())))
     return integers * stretch, step.abs() / stretch
-
-
-def byte_step(quantizer: Quantizer) -> Tensor:
-    """What one unit of a byte counts for that holds an activation; a scalar."""
-    step: Tensor = quantizer.step.detach().float().reshape(())
-    return step / float(2 ** (8 - quantizer.bits))
 
 
 def settle(network: nn.Module, input_shape: tuple[int, ...]) -> None:
@@ -67,7 +64,7 @@ def settle(network: nn.Module, input_shape: tuple[int, ...]) -> None:
         if layer.weight_quantizer is None or layer.act_quantizer is None:
             continue
         _, scale = stretched_integers(layer)
-        unit = scale * byte_step(layer.act_quantizer)
+        unit = scale * layer.act_quantizer.step.detach().float()
         change = (layer.bias / unit).round() * unit - layer.bias
         owner: Any = network.get_submodule(norms.get(name, name))
         if owner.bias is not None:

@@ -2,8 +2,8 @@
 
 Integer runtimes look for an operation between a dequantizer and a quantizer and run its integer
 kernel. They have 8-bit kernels only, so bytes hold what is narrower; see `evaluation.settling`. An
-activation of b bits is quantized to a uint8, clipped to 2^b - 1 and shifted *as an integer*: a clip
-in float would keep the convolution from being recognized. Signed activations are uint8 around 128.
+activation of b bits is quantized to a uint8 and clipped to 2^b - 1 *as an integer*: a clip in float
+would keep the convolution from being recognized. Signed activations are uint8 around the middle.
 Weights are int8, or uint8 around 128 where they and an 8-bit input could overflow the 16 bits in
 which some processors add two products: for those, kernels take a wider sum.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seernet.compression import QuantConv2d, Quantizer, QuantLinear, fold_norms, profile_of
-from seernet.evaluation.settling import MIDDLE, WIDEST_PAIR, byte_step, stretched_integers
+from seernet.evaluation.settling import MIDDLE, WIDEST_PAIR, stretched_integers
 
 OPSET = 18
 
@@ -31,36 +31,23 @@ class QuantizeDequantize(nn.Module):
 
     scale: Tensor
     zero: Tensor
-    shifted_scale: Tensor
-    shifted_zero: Tensor
     least: Tensor
     most: Tensor
-    places: Tensor
 
     def __init__(self, quantizer: Quantizer) -> None:
         super().__init__()
-        self.shift = 8 - quantizer.bits
         self.register_buffer("scale", quantizer.step.detach().float().reshape(()).clone())
-        self.register_buffer("shifted_scale", byte_step(quantizer))
-        bytes_ = {
-            "zero": -quantizer.low,
-            "shifted_zero": MIDDLE if quantizer.signed else 0,
-            "least": 0,
-            "most": 2**quantizer.bits - 1,
-            "places": self.shift,
-        }
-        for name, value in bytes_.items():
+        self.clipped = quantizer.bits < 8
+        numbers = {"zero": -quantizer.low, "least": 0, "most": 2**quantizer.bits - 1}
+        for name, value in numbers.items():
             self.register_buffer(name, torch.tensor(value, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize a tensor of any shape."""
         y = _operator("QuantizeLinear", (x, self.scale, self.zero), torch.uint8, x)
-        if self.shift:
+        if self.clipped:
             y = _operator("Clip", (y, self.least, self.most), torch.uint8, x)
-            left = {"direction": "LEFT"}
-            y = _operator("BitShift", (y, self.places), torch.uint8, x, left)
-        scale = self.shifted_scale, self.shifted_zero
-        return _operator("DequantizeLinear", (y, *scale), torch.float32, x)
+        return _operator("DequantizeLinear", (y, self.scale, self.zero), torch.float32, x)
 
 
 class IntegerLayer(nn.Module):
@@ -82,12 +69,12 @@ class IntegerLayer(nn.Module):
             raise TypeError("an integer layer needs a quantizer of its weights and of its input")
         self.act = QuantizeDequantize(layer.act_quantizer)
         integers, scale = stretched_integers(layer)
-        wide = int(integers.abs().max()) > WIDEST_PAIR
+        wide = layer.act_quantizer.bits == 8 and int(integers.abs().max()) > WIDEST_PAIR
         middle, kind = (MIDDLE, torch.uint8) if wide else (0, torch.int8)
         self.register_buffer("weight_integers", (integers + middle).to(kind))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero", torch.full_like(scale, middle, dtype=kind))
-        bias_scale = scale * self.act.shifted_scale
+        bias_scale = scale * self.act.scale
         bias = torch.zeros_like(scale) if layer.bias is None else layer.bias.detach().float()
         self.register_buffer("bias_integers", (bias / bias_scale).round().to(torch.int32))
         self.register_buffer("bias_scale", bias_scale)

@@ -118,7 +118,8 @@ def simplify(model: onnx.ModelProto) -> None:
     for node in graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
-    for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+    del graph.value_info[:]  # any reader infers them
+    for value in (*graph.input, *graph.output, *graph.initializer):
         del value.metadata_props[:]
     del graph.metadata_props[:]
 
