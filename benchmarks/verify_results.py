@@ -48,7 +48,7 @@ def verify(record: Path, path: str | None, device: str) -> Iterator[list[str]]:
         task = make_task(dataset.info)
         for place in sorted((record / "networks").glob("*/seed-*")):
             budget, seed = place.parent.name, int(place.name.removeprefix("seed-"))
-            network, _ = load(place)
+            network = load(place)
             found = score(network.to(device), scored(dataset, "test"), task)["score"]
             expected = float(table.loc[(budget, seed), "test_score"])
             verdict = "same" if abs(found - expected) <= TOLERANCE else "DIFFERS"

@@ -40,7 +40,7 @@ def main() -> None:
     shipped = Shipped.of(params.model, policy, graph, dataset.info)
     folder = artifacts.EXPORTED / budget
     save(folder, network, shipped)
-    packed, _ = load_packed(folder)
+    packed = load_packed(folder)
     metrics: dict[str, Any] = {
         "budget": budget,
         "metric": finetuned["metric"],

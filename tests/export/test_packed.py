@@ -57,19 +57,19 @@ def shipped(request, tmp_path):
 
 def test_network_comes_back(shipped):
     folder, network, images = shipped
-    restored, what = seernet.load(folder)
+    restored = seernet.load(folder)
     with torch.no_grad():
         expected, found = network(images), restored(images)
     assert float((found - expected).abs().mean()) < 0.02 * float(expected.std())
-    assert what.classes == ("a", "b", "c", "d")
-    assert what.mean == (0.5, 0.4, 0.3)
+    assert restored.shipped.classes == ("a", "b", "c", "d")
+    assert restored.shipped.mean == (0.5, 0.4, 0.3)
     assert not restored.training
 
 
 def test_detector_still_detects(shipped):
     folder, network, images = shipped
-    restored, what = seernet.load(folder)
-    if what.task == "detection":
+    restored = seernet.load(folder)
+    if restored.shipped.task == "detection":
         with torch.no_grad():
             pairs = zip(network.detect(images), restored.detect(images), strict=True)
         for expected, found in pairs:

@@ -13,7 +13,8 @@ import yaml
 pytestmark = pytest.mark.pipeline
 
 ALL = {"prepare", "pretrain", "sample", "fit", "front", "collect", "report"}
-ALL |= {f"{stage}@{b}" for stage in ("optimize", "finetune", "baseline") for b in ("low", "high")}
+EACH = ("optimize", "finetune", "export", "baseline")
+ALL |= {f"{stage}@{b}" for stage in EACH for b in ("low", "high")}
 
 
 COLUMNS = ["budget", "method", "seed", "cost_bops", "bops_ratio", "macs", "parameters"]
@@ -58,6 +59,10 @@ def test_first_run_runs_every_stage_and_writes_the_contract(finished):
         "models/finetuned/low/seed-0.safetensors",
         "models/policies/high.json",
         "results/metrics/baseline/low.json",
+        "results/metrics/export/low.json",
+        "models/exported/low/model.onnx",
+        "models/exported/low/model.safetensors",
+        "models/exported/high/model.json",
     ):
         assert (finished.folder / path).stat().st_size > 0
 

@@ -108,15 +108,15 @@ def save(folder: Path, network: nn.Module, shipped: Shipped) -> None:
     (folder / MODEL).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: str | Path) -> tuple[nn.Module, Shipped]:
+def load(folder: str | Path) -> nn.Module:
     """Read what `save` wrote.
 
     Args:
         folder: The folder.
 
     Returns:
-        The network, in eval mode, on the CPU: it takes images normalised by `mean` and `std`,
-        `n x c x h x w`. And what it is.
+        The network, in eval mode, on the CPU. Its attribute `shipped` says what it is: images,
+        `n x c x h x w`, are to be normalised by `shipped.mean` and `shipped.std`.
 
     Raises:
         ArtifactError: If a file is missing or damaged.
@@ -138,4 +138,6 @@ def load(folder: str | Path) -> tuple[nn.Module, Shipped]:
         model = build(shipped.model, len(shipped.classes), shape, shipped.task).eval()
     keep = kept_channels(model, shipped.policy, shipped.graph)
     skeleton = build_compressed(model, shipped.policy, shipped.graph, keep)
-    return unpack(skeleton, tensors, signed, shape), shipped
+    network = unpack(skeleton, tensors, signed, shape)
+    network.shipped = shipped  # type: ignore[assignment]
+    return network
