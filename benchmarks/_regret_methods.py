@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from seernet.config import Params
 from seernet.optimization import Limit, optimize
-from seernet.policy import Bound, FeatureMap, Policy
+from seernet.policy import Bound, CostModel, FeatureMap, Policy
 from seernet.predictor import fit, select
 from seernet.sampling import ActiveSampler, Measured, SpreadDesign, uniform_candidates
 from seernet.sampling.uniform import all_uniform
@@ -117,7 +117,8 @@ def uniform(task: Task, count: int) -> Rows:
     rest.sort(key=lambda row: -table.costs[row])
     queues = []
     for budget in task.budgets:
-        first = table.rows(uniform_candidates(table.space, [Bound("bops", float(budget))], 8))
+        limit = Bound("bops", float(budget))
+        first = table.rows(uniform_candidates(CostModel(table.space), [limit], 8))
         queues.append([*first, *(row for row in rest if table.costs[row] <= budget)])
     return task.best(task.signal, in_turn(queues, count))
 

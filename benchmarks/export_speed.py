@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def presets() -> Iterator[Case]:
         space = SearchSpace(graph, params.space)
         cost = CostModel(space)
         smallest = min(params.budgets, key=lambda key: limit_of(params, key, cost))
-        (point, *_) = uniform_candidates(space, bounds(params.budgets[smallest], cost))
+        (point, *_) = uniform_candidates(cost, bounds(params.budgets[smallest], cost))
         (policy,) = space.decode(point[None])
         images = torch.randn(16, *shape, generator=torch.Generator().manual_seed(0))
         network = compress(model, policy, graph, images).eval()
@@ -121,7 +122,7 @@ def main() -> None:
     for case in run_here() if arguments.run else presets():
         with tempfile.TemporaryDirectory() as folder:
             paths = files(case, Path(folder))
-            integer, floating = kernels(paths["exported"])
+            arithmetic = asdict(kernels(paths["exported"]))
             for threads in sorted({1, os.cpu_count() or 1}):
                 sessions = {kind: session(path, threads) for kind, path in paths.items()}
                 for batch in (1, 32):
@@ -131,8 +132,7 @@ def main() -> None:
                         "network": case[0],
                         "threads": threads,
                         "batch": batch,
-                        "integer_convolutions": integer,
-                        "float_convolutions": floating,
+                        **arithmetic,
                         **{f"{kind}_ms": 1000 * found[kind] for kind in KINDS},
                         **{f"{kind}_speedup": gains[kind] for kind in KINDS[1:]},
                     }

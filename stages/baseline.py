@@ -14,7 +14,7 @@ from seernet.config import Params, load
 from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune
 from seernet.parallel import local_executor
-from seernet.policy import Bound, CostModel, Policy, SearchSpace, bounds, checked_space
+from seernet.policy import Bound, CostModel, LatencyTable, Policy, bounds, checked_space
 from seernet.sampling import uniform_candidates
 from seernet.stage import budget_argument, run
 from seernet.store import Store, default_root
@@ -28,8 +28,9 @@ def main() -> None:
     budget = budget_argument(sys.argv, params.budgets)
     folders = own_folders("baseline", budget)
     finetuner = Finetuner(params, folders)
-    space = checked_space(finetuner.graph, params)
-    cost = CostModel(space)
+    latency = LatencyTable.of_run(artifacts.LATENCY)
+    space = checked_space(finetuner.graph, params, latency)
+    cost = CostModel(space, latency)
     limits = bounds(params.budgets[budget], cost)
     metrics: dict[str, Any] = {
         "budget": budget,
@@ -38,8 +39,8 @@ def main() -> None:
     }
     with local_executor(params.sample.workers) as executor:
         choices = {
-            "uniform": best_uniform(params, space, limits, executor),
-            "random": best_random(space, limits),
+            "uniform": best_uniform(params, cost, limits, executor),
+            "random": best_random(cost, limits),
         }
     # Both may choose the same policy, which is finetuned once.
     chosen = {p.key(): p for p, _ in choices.values() if p is not None}
@@ -80,10 +81,10 @@ Choice = tuple[Policy | None, dict[str, Any]]
 
 
 def best_uniform(
-    params: Params, space: SearchSpace, limits: tuple[Bound, ...], executor: Executor
+    params: Params, cost: CostModel, limits: tuple[Bound, ...], executor: Executor
 ) -> Choice:
     """Of the eight costliest non-dominated uniform policies that fit, the best measured one."""
-    policies = space.decode(uniform_candidates(space, limits))
+    policies = cost.space.decode(uniform_candidates(cost, limits))
     if not policies:
         return None, {"reason": "no uniform policy of the space fits the budget"}
     spec = EvaluationSpec.of(params)
@@ -99,7 +100,7 @@ def best_uniform(
     return policies[-index], details
 
 
-def best_random(space: SearchSpace, limits: tuple[Bound, ...]) -> Choice:
+def best_random(cost: CostModel, limits: tuple[Bound, ...]) -> Choice:
     """Of the random policies that `sample` measured and that fit, the best measured one."""
     table = artifacts.read_table(artifacts.EVALUATIONS, "sample")
     table = table[(table["origin"] == "random") & table["score"].notna()].reset_index(drop=True)
@@ -107,9 +108,9 @@ def best_random(space: SearchSpace, limits: tuple[Bound, ...]) -> Choice:
     policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
     fits = torch.ones(len(policies), dtype=torch.bool)
     if policies:
-        points = space.encode(policies)
+        points = cost.space.encode(policies)
         for limit in limits:
-            fits &= limit.evaluate(CostModel(space), points) <= limit.limit
+            fits &= limit.evaluate(cost, points) <= limit.limit
     inside = table[fits.numpy()]
     if inside.empty:
         return None, {"reason": "none of the random policies that were measured fits the budget"}

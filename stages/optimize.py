@@ -7,7 +7,14 @@ from seernet import artifacts
 from seernet.config import load
 from seernet.graph import NetworkGraph
 from seernet.optimization import Limit, optimize
-from seernet.policy import CostModel, FeatureMap, Sensitivity, bounds, checked_space
+from seernet.policy import (
+    CostModel,
+    FeatureMap,
+    LatencyTable,
+    Sensitivity,
+    bounds,
+    checked_space,
+)
 from seernet.predictor import load as load_predictor
 from seernet.stage import budget_argument, run
 
@@ -18,9 +25,10 @@ def main() -> None:
     """Write `models/policies/B.json` and its metrics."""
     params = load()
     budget = budget_argument(sys.argv, params.budgets)
-    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
+    latency = LatencyTable.of_run(artifacts.LATENCY)
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params, latency)
     sensitivity = Sensitivity.load(space, artifacts.PREDICTOR_SENSITIVITIES, "fit")
-    cost, features = CostModel(space), FeatureMap(space, sensitivity)
+    cost, features = CostModel(space, latency), FeatureMap(space, sensitivity)
     predictor = load_predictor(artifacts.PREDICTOR)
     found = bounds(params.budgets[budget], cost)
     limits = [
@@ -37,6 +45,13 @@ def main() -> None:
     bops = int(cost(solution.u[None]).bops.round())
     if bool((solution.u == 1.0).all()):
         logger.warning("%s: the budget exceeds the dearest policy, so it limits nothing", budget)
+    low, high = params.sample.cost_range  # a dependency of what was measured, not of this policy
+    if not low <= bops / float(cost.baseline().bops) <= high:
+        logger.warning(
+            "%s: its policy takes %.4g of the baseline's BOPs, where nothing was measured "
+            "(`sample.cost_range` is %g to %g): do not trust its predicted score, or widen that",
+            *(budget, bops / float(cost.baseline().bops), low, high),
+        )
     policy = space.decode(solution.u[None])[0]
     artifacts.write_json(
         artifacts.POLICIES / f"{budget}.json",
@@ -51,7 +66,8 @@ def main() -> None:
         "slack": 1.0 - max(used.values()),
     }
     artifacts.write_json(artifacts.METRICS / "optimize" / f"{budget}.json", metrics)
-    logger.info("%s: predicted score %.4f, %.4g BOPs", budget, solution.mean, bops)
+    shown = ", ".join(f"{solution.costs[b.cost]:.4g} {b.unit}" for b in found)
+    logger.info("%s: predicted score %.4f; %s", budget, solution.mean, shown)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_a_preset_can_be_run(path: Path) -> None:
         for limit in bounds(budget, cost):
             if limit.cost == "bops":
                 assert low < limit.limit / baseline < high, f"{name} is not where sampling looks"
-        assert len(uniform_candidates(space, bounds(budget, cost))), f"no rival for {name}"
+        assert len(uniform_candidates(cost, bounds(budget, cost))), f"no rival for {name}"
 
 
 @pytest.mark.parametrize("preset", ["cifar10-resnet20", "cifar10-vgg-small"])

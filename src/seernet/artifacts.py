@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PREPARED = Path("data/prepared")
 BASELINE = Path("models/baseline")
 GRAPH = BASELINE / "graph.json"
+LATENCY = Path("models/latency.json")
 EVALUATIONS = Path("data/evaluations/evaluations.csv")
 SENSITIVITIES = Path("data/evaluations/sensitivities.json")
 PREDICTOR = Path("models/predictor")

@@ -14,7 +14,7 @@ from seernet.config import ExportConfig, ModelConfig
 from seernet.errors import ExportError
 from seernet.export import Shipped
 from seernet.export.detector import DecodedDetector
-from seernet.export.onnx_file import INPUT, kernels, session, write_onnx
+from seernet.export.onnx_file import INPUT, Kernels, kernels, session, write_onnx
 from seernet.export.runtime import RuntimeNetwork, agreement, check_parity
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
@@ -77,7 +77,7 @@ def residual(request, tmp_path_factory):
 
 def test_every_convolution_and_add_runs_in_integers(residual):
     *_, path, _ = residual
-    assert kernels(path) == (21, 0)
+    assert kernels(path) == Kernels(21, 0, 9, 0)
 
 
 def test_outputs_are_those_of_the_network(residual):
@@ -128,7 +128,7 @@ def test_bounded_activations_pools_and_gates_run_in_integers(tmp_path):
     network, shipped = make(model, trace(model, (3, 16, 16), 4), 6)
     path = tmp_path / "model.onnx"
     write_onnx(path, network, shipped, {})
-    assert kernels(path) == (4, 0)
+    assert kernels(path) == Kernels(4, 0, 0, 0)
     images = normalised(pixels(64, 16), MEAN, STD)
     with torch.no_grad():
         expected, found = network(images), RuntimeNetwork(path, shipped)(images)

@@ -12,7 +12,7 @@ import yaml
 
 pytestmark = pytest.mark.pipeline
 
-ALL = {"prepare", "pretrain", "sample", "fit", "front", "collect", "report"}
+ALL = {"prepare", "pretrain", "sample", "fit", "latency", "front", "collect", "report"}
 EACH = ("optimize", "finetune", "export", "baseline")
 ALL |= {f"{stage}@{b}" for stage in EACH for b in ("low", "high")}
 

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,8 @@ from ruamel.yaml import YAML
 from seernet.config import load
 from seernet.errors import ArtifactError, SeerNetError
 from seernet.evaluation import Evaluation
-from seernet.policy import Bound, Policy
+from seernet.graph import Layer, NetworkGraph
+from seernet.policy import Bound, LatencyTable, LayerTimes, Policy
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = Evaluation(0.5, 10)
@@ -131,7 +133,7 @@ def uniform_search(stage, *results):
         Measurer=measurer(*results),
     )
     space = SimpleNamespace(decode=lambda _: [POLICY] * len(results))
-    return module.best_uniform(stage.params, space, (), None)
+    return module.best_uniform(stage.params, SimpleNamespace(space=space), (), None)
 
 
 def test_uniform_search_without_memory_chooses_nothing(stage):
@@ -207,6 +209,45 @@ def test_network_beyond_any_limit_of_its_budget_is_refused(stage, cost):
     module.check_limits("low", [*others, Bound(cost, 999.5)], counted)
     with pytest.raises(SeerNetError, match=r"`low` allows 999 .* needs 1000"):
         module.check_limits("low", [*others, Bound(cost, 999.0)], counted)
+
+
+def test_milliseconds_beyond_the_limit_are_refused_to_the_last(stage):
+    module = stage.script("finetune", "low")
+    module.check_limits("low", [Bound("latency_ms", 1.5)], {"latency_ms": 1.5})
+    with pytest.raises(
+        SeerNetError, match=r"`low` allows 1\.5 ms, its finetuned network needs 1\.6"
+    ):
+        module.check_limits("low", [Bound("latency_ms", 1.5)], {"latency_ms": 1.6})
+
+
+def with_table(stage, table):
+    """The parameters, with another `latency.table`."""
+    latency = stage.params.latency.model_copy(update={"table": table})
+    return lambda: stage.params.model_copy(update={"latency": latency})
+
+
+def test_no_latency_table_is_written_as_such(stage):
+    stage.script("latency").main()
+    assert LatencyTable.of_run(Path("models/latency.json")) is None
+
+
+def test_a_latency_table_of_another_machine_is_checked_and_taken_over(stage):
+    layer = Layer("fc", "linear", 8, 8, 4, 2, {}, {}, False, True, True)
+    graph = NetworkGraph((1, 2, 2), (layer,), (), (), (), {})
+    Path("models/baseline").mkdir(parents=True)
+    graph.save(Path("models/baseline/graph.json"))
+    table = LatencyTable("a device", 1.0, 0.1, 1.0, 0.0, {"fc": LayerTimes((4,), (2,), ((0.5,),))})
+    table.save(Path("brought.json"))
+    module = stage.script("latency")
+    stage.replace(module, load=with_table(stage, "brought.json"), checked_space=lambda *_: None)
+    module.main()
+    assert LatencyTable.of_run(Path("models/latency.json")) == table
+    replace(table, layers={"other": table.layers["fc"]}).save(Path("brought.json"))
+    with pytest.raises(ArtifactError, match="another network"):
+        module.main()
+    stage.replace(module, load=with_table(stage, "nowhere.json"))
+    with pytest.raises(ArtifactError, match=r"cannot read the latency table nowhere\.json"):
+        module.main()
 
 
 @pytest.mark.parametrize("cheapest", [1001.0, 7919.0, 123457.0, 999983.0])

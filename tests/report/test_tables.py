@@ -39,6 +39,18 @@ def test_collect_holds_one_row_for_each_budget_method_and_seed(synthetic: Write)
     ]
 
 
+def test_latency_is_a_last_column_where_a_table_was_used(synthetic: Write) -> None:
+    metrics = synthetic() / "results/metrics"
+    path = metrics / "finetune/small.json"
+    document = {**json.loads(path.read_text()), "latency_ms": 1.25}
+    path.write_text(json.dumps(document))
+    table = collect(BUDGETS, metrics)
+    assert table.columns[-1] == "latency_ms"
+    known = table[(table["budget"] == "small") & (table["method"] == "seernet")]
+    assert set(known["latency_ms"]) == {1.25}
+    assert table["latency_ms"].isna().sum() == len(table) - len(known)
+
+
 def test_collect_copies_the_values_of_each_run(synthetic: Write) -> None:
     metrics = synthetic(seeds=(0, 1)) / "results/metrics"
     uniform = json.loads((metrics / "baseline/small.json").read_text())["uniform"]

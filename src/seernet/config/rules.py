@@ -49,3 +49,9 @@ def broken_rules(params: Params) -> Iterator[str]:
             f"`predictor.folds` ({params.predictor.folds}) exceeds `sample.evaluations` "
             f"({sample.evaluations}); lower the folds or measure more"
         )
+    timed = [n for n, b in params.budgets.items() if b.latency_ms or b.latency_ratio]
+    if timed and params.latency.table == "none":
+        yield (
+            f"budget `{timed[0]}` limits latency, and `latency.table` is `none`; set it to "
+            "`measure`, or to the file of another machine"
+        )

@@ -45,7 +45,7 @@ CODE = (
     "evaluation/evaluator",
     "graph",
     "models",
-    "policy",
+    "policy/policy",
     "training",
 )
 DIVERGENCE_PIXELS = 1 << 22  # compared at once

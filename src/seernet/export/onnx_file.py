@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def write_onnx(
     decoded = None
     if isinstance(integers, Detector):
         integers = decoded = DecodedDetector(integers, shipped.graph.input_shape)
-    deployed = Deployed(integers, shipped.mean, shipped.std).eval()
+    deployed = Deployed(integers, shipped.mean, shipped.std, width).eval()
     image = torch.zeros(2, height, width, channels, dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():
@@ -212,11 +213,11 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Any]:
     return found
 
 
-def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU.
 
     Args:
-        path: The file.
+        model: The file, or what it holds.
         threads: 0 takes one for each core.
 
     Raises:
@@ -226,16 +227,34 @@ def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exceptions share no base class
+        what = model if isinstance(model, Path) else "a network"
         raise ExportError(
-            f"ONNX Runtime cannot load {path} ({' '.join(str(error).split())[:200]}); run the "
+            f"ONNX Runtime cannot load {what} ({' '.join(str(error).split())[:200]}); run the "
             "export stage again."
         ) from error
 
 
-def kernels(path: Path) -> tuple[int, int]:
-    """Convolutions that ONNX Runtime runs in integers, and those that it runs in float32.
+@dataclass(frozen=True)
+class Kernels:
+    """In which arithmetic ONNX Runtime runs a network on the CPU.
+
+    Attributes:
+        integer_convolutions: Convolutions in integers.
+        float_convolutions: Others, which it computes between dequantizing and quantizing.
+        integer_adds: Additions of feature maps in integers.
+        float_adds: Others.
+    """
+
+    integer_convolutions: int
+    float_convolutions: int
+    integer_adds: int
+    float_adds: int
+
+
+def kernels(path: Path) -> Kernels:
+    """Look at the graph that ONNX Runtime makes of a file.
 
     Raises:
         ExportError: If the file cannot be loaded.
@@ -249,6 +268,13 @@ def kernels(path: Path) -> tuple[int, int]:
             onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ExportError(f"ONNX Runtime cannot load {path}: {error}") from error
-        names = [node.op_type for node in onnx.load(optimized).graph.node]
-    integer = sum("Conv" in name and ("QLinear" in name or "Integer" in name) for name in names)
-    return integer, sum("Conv" in name for name in names) - integer
+        graph = onnx.load(optimized).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    counts = dict.fromkeys(("int Conv", "float Conv", "int Add", "float Add"), 0)
+    for node in graph.node:
+        for kind in ("Conv", "Add"):
+            integer = "QLinear" in node.op_type or "Integer" in node.op_type
+            # A sum with a constant is a shift, no sum of feature maps.
+            if kind in node.op_type and (kind == "Conv" or not constants & set(node.input[:2])):
+                counts[f"{'int' if integer else 'float'} {kind}"] += 1
+    return Kernels(*counts.values())

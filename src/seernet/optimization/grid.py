@@ -43,7 +43,7 @@ class Grid:
         return self.values[torch.arange(len(self.sizes)), indices]
 
     def floor(self, u: Tensor) -> Tensor:
-        """Indices of the highest levels not above `n x d` coordinates; never dearer."""
+        """Indices of the highest levels not above `n x d` coordinates."""
         # A coordinate on its level must not fall to the one below by rounding.
         below = self.values.unsqueeze(0) <= u.unsqueeze(2) + 1e-9  # n x d x k
         return (below.sum(dim=2) - 1).clamp_min(0).minimum(self.sizes - 1)

@@ -84,18 +84,21 @@ def oscillate(
 
     Args:
         search: What is searched.
-        inside: Level indices of feasible policies, `n x d`, to fall back on.
+        inside: Level indices, `n x d`, to fall back on; where they exceed the budget, the cheapest
+            policy takes their place.
         starts: Level indices to start from, `n x d`; they may exceed the budget.
         patience: Steps without a better policy after which a search ends.
         seed: Seed of how long coordinates rest.
 
     Returns:
-        Feasible level indices, `n x d`, none worse than in `inside`; and their values, `n`.
+        Feasible level indices, `n x d`, none worse than `inside`; and their values, `n`.
     """
     generator = torch.Generator().manual_seed(seed)
     everyone = torch.arange(len(starts))
     with torch.no_grad():
         value, load = search.look(search.grid.policies(starts), everyone)
+        _, inside_load = search.look(search.grid.policies(inside), everyone)
+        inside = torch.where(inside_load[:, None] <= 1.0, inside, 0)
         best_value, _ = search.look(search.grid.policies(inside), everyone)
         state = State(
             now=starts.clone(),

@@ -22,8 +22,9 @@ class Limit:
     Attributes:
         name: Key of the cost, e.g. `bops`.
         unit: Unit for messages, e.g. `BOPs`.
-        cost: Maps relaxed policies, `n x d`, to `n` costs; differentiable, and never falling when
-            a coordinate rises.
+        cost: Maps relaxed policies, `n x d`, to `n` costs; differentiable. It should not fall when
+            a coordinate rises. Where it does (some kernels are faster with more channels), limits
+            still hold, but a budget close to the cheapest policy may be refused.
         budget: Largest allowed cost, in `unit`.
     """
 
@@ -99,7 +100,7 @@ def check_levels(levels: Sequence[Tensor]) -> list[Tensor]:
 
 
 def check_reachable(limits: Sequence[Limit], cheapest: Tensor) -> None:
-    """Check that the cheapest policy (`d`) meets every limit; costs never fall, so then all can.
+    """Check that the cheapest policy (`d`) meets every limit.
 
     Raises:
         BudgetError: If there is no limit, or one is below the cheapest policy.

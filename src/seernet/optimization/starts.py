@@ -38,8 +38,8 @@ def draw(count: int, low: Tensor, high: Tensor, generator: torch.Generator) -> T
 def pull_inside(problem: Problem, points: Tensor, low: Tensor, budgets: Tensor) -> Tensor:
     """Move points towards the cheapest corner until all costs are strictly below their budgets.
 
-    Costs never fall with a coordinate, so they never fall along the segment from the corner, and
-    bisection finds the dearest fraction of the way that still fits.
+    Bisection finds a fraction of the way from the corner that still fits: the dearest one, where
+    costs never fall with a coordinate.
 
     Args:
         problem: Whose costs count.

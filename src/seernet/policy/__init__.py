@@ -3,6 +3,7 @@
 from seernet.policy.budget import Bound, bounds, check_budgets, checked_space
 from seernet.policy.cost import CostModel, Costs
 from seernet.policy.features import FeatureMap
+from seernet.policy.latency import LatencyTable, LayerTimes
 from seernet.policy.policy import FULL_BITS, Policy
 from seernet.policy.sensitivity import (
     Probe,
@@ -19,6 +20,8 @@ __all__ = [
     "CostModel",
     "Costs",
     "FeatureMap",
+    "LatencyTable",
+    "LayerTimes",
     "Policy",
     "Probe",
     "SearchSpace",

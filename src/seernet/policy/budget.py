@@ -11,11 +11,23 @@ from torch import Tensor
 from seernet.config import BudgetConfig, Params
 from seernet.errors import BudgetError, ConfigError
 from seernet.graph import NetworkGraph
-from seernet.policy.cost import CostModel
+from seernet.policy.cost import NO_TABLE, CostModel
+from seernet.policy.latency import LatencyTable
 from seernet.policy.space import SearchSpace
 
-UNITS = {"bops": ("MBOPs", 1e6), "macs": ("MMACs", 1e6), "size_bytes": ("kB", 1e3)}
-_BASE_UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes"}
+UNITS = {
+    "bops": ("MBOPs", 1e6),
+    "macs": ("MMACs", 1e6),
+    "size_bytes": ("kB", 1e3),
+    "latency_ms": ("ms", 1.0),
+}
+_BASE_UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes", "latency_ms": "ms"}
+_RATIOS = {
+    "bops_ratio": "bops",
+    "macs_ratio": "macs",
+    "size_ratio": "size_bytes",
+    "latency_ratio": "latency_ms",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Bound:
     """An upper limit on one cost.
 
     Attributes:
-        cost: Field of `Costs`: `bops`, `macs` or `size_bytes`.
+        cost: Field of `Costs`: `bops`, `macs`, `size_bytes` or `latency_ms`.
         limit: The limit, in the cost's base unit.
     """
 
@@ -42,26 +54,44 @@ class Bound:
 
 
 def bounds(config: BudgetConfig, model: CostModel) -> tuple[Bound, ...]:
-    """All limits of one budget, in absolute terms; of two on the same cost, the tighter."""
-    baseline = model.baseline()
+    """All limits of one budget, in absolute terms; of two on the same cost, the tighter.
+
+    Raises:
+        BudgetError: If latency is limited, and the cost model has no table of it.
+    """
     found: dict[str, float] = {}
     for key, value in config.model_dump(exclude_none=True).items():
-        relative = key.endswith("_ratio")
-        cost = {"size": "size_bytes"}.get(key.removesuffix("_ratio"), key.removesuffix("_ratio"))
-        limit = value * float(getattr(baseline, cost)) if relative else float(value)
+        cost = _RATIOS.get(key, key)
+        limit = float(value) * (baseline_cost(model, cost) if key in _RATIOS else 1.0)
         found[cost] = min(limit, found.get(cost, limit))
     return tuple(Bound(cost, limit) for cost, limit in sorted(found.items()))
 
 
-def checked_space(graph: NetworkGraph, params: Params) -> SearchSpace:
+def baseline_cost(model: CostModel, cost: str) -> float:
+    """A cost of the uncompressed network at 32 bits, in its base unit."""
+    if cost != "latency_ms":
+        return float(getattr(model.baseline(), cost))
+    if model.latency is None:
+        raise BudgetError(NO_TABLE)
+    return model.latency.baseline_ms
+
+
+def checked_space(
+    graph: NetworkGraph, params: Params, latency: LatencyTable | None = None
+) -> SearchSpace:
     """The search space, once it is sure that budgets and cost range can be met in it.
+
+    Args:
+        graph: The traced network.
+        params: All parameters.
+        latency: Its latency table; without one, limits on latency are not checked.
 
     Raises:
         BudgetError: If a budget is below the cheapest policy; see `check_budgets`.
         ConfigError: If `sample.cost_range` holds no policy.
     """
     space = SearchSpace(graph, params.space)
-    model = CostModel(space)
+    model = CostModel(space, latency)
     check_budgets(params.budgets, model)
     low, high = params.sample.cost_range
     ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
@@ -77,17 +107,21 @@ def checked_space(graph: NetworkGraph, params: Params) -> SearchSpace:
 def check_budgets(budgets: Mapping[str, BudgetConfig], model: CostModel) -> None:
     """Refuse budgets that no policy of the space meets, before anything is spent on them.
 
+    Limits on latency are left out as long as there is no table of it.
+
     Raises:
         BudgetError: Names every such budget, and the cheapest reachable cost.
     """
     cheapest = torch.zeros(1, model.space.dimension, dtype=torch.float64)
     problems = []
     for name, config in budgets.items():
+        if model.latency is None:
+            config = config.model_copy(update={"latency_ms": None, "latency_ratio": None})
         for bound in bounds(config, model):
             reachable = float(bound.evaluate(model, cheapest))
             if reachable > bound.limit:
                 unit, scale = UNITS[bound.cost]
-                whole = float(getattr(model.baseline(), bound.cost))
+                whole = baseline_cost(model, bound.cost)
                 problems.append(
                     f"budget `{name}`: {bound.limit / scale:.6g} {unit} ({bound.limit / whole:.4g} "
                     "of the baseline) is below the cheapest policy this search space allows "

@@ -1,4 +1,4 @@
-"""What a policy costs, from the network's graph alone: BOPs, MACs and bytes.
+"""What a policy costs, from the network's graph alone: BOPs, MACs, bytes and, from a table, time.
 
 BOPs(p) = sum over layers of MACs x kept_in x kept_out x weight_bits x act_bits, the kept fraction
 counted once for depthwise layers; linear layers and the first and last layer are counted too, and
@@ -16,10 +16,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from seernet.errors import BudgetError
+from seernet.policy.latency import Interpolation, LatencyTable
 from seernet.policy.policy import FULL_BITS
 from seernet.policy.space import SearchSpace
 
 FLOAT_BYTES = 4
+NO_TABLE = "a limit on latency needs a latency table; set `latency.table: measure`."
 
 
 class Costs:
@@ -32,6 +35,8 @@ class Costs:
             for its input, and one a feature map that is stored (`models.maps`); float32 biases
             (batch norms folded); everything else in float32.
         parameters: Weights, biases and normalisations, as elements.
+        values: Elements of all feature maps that layers give.
+        latency_ms: Milliseconds of one image on the target of the latency table.
     """
 
     def __init__(self, model: CostModel, value: Tensor, weight_bits: Tensor, act_bits: Tensor):
@@ -65,6 +70,18 @@ class Costs:
     @cached_property
     def parameters(self) -> Tensor:
         return (self._weights + self._model.bias * self._kept[1]).sum(dim=1) + self._norms
+
+    @cached_property
+    def latency_ms(self) -> Tensor:
+        table, layers = self._model.latency, self._model.layer_times
+        if table is None or layers is None:
+            raise BudgetError(NO_TABLE)
+        time = table.factor * layers(*self._kept) + table.ms_per_value * self.values
+        return table.fixed_ms + time
+
+    @cached_property
+    def values(self) -> Tensor:
+        return self._kept[1] @ self._model.positions
 
     @cached_property
     def _kept(self) -> tuple[Tensor, Tensor]:
@@ -113,10 +130,15 @@ class CostModel:
 
     Args:
         space: The search space, which knows the graph.
+        latency: Table of layers timed on the target, where there is one.
+
+    Raises:
+        ArtifactError: If the table is of another network.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, latency: LatencyTable | None = None) -> None:
         self.space = space
+        self.latency = latency
         graph = space.graph
         column = {(c.kind, c.name): i for i, c in enumerate(space.coordinates)}
         self._groups = {g.name: (column["pruning_ratio", g.name], g.channels) for g in graph.groups}
@@ -136,6 +158,11 @@ class CostModel:
         self.macs_per_pair = _ratios([x.macs for x in layers], pairs)
         self.weights_per_pair = _ratios([x.weights for x in layers], pairs)
         self.bias = torch.tensor([float(x.bias) for x in layers], dtype=torch.float64)
+        self.positions = torch.tensor([x.macs / x.weights for x in layers], dtype=torch.float64)
+        self.layer_times = None
+        if latency is not None:
+            latency.check(graph)
+            self.layer_times = Interpolation([latency.layers[x.name] for x in layers])
         self.maps = graph.maps
         self.whole_macs = float(sum(x.macs for x in graph.whole))
         self.whole_parameters = float(sum(x.parameters for x in graph.whole))

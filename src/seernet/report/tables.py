@@ -29,6 +29,7 @@ COLUMNS = (
     "baseline_score",
 )
 _NETWORK = ("cost_bops", "bops_ratio", "macs", "parameters", "size_bytes", "predicted_score")
+LATENCY = "latency_ms"  # a last column, where a latency table was used
 _RUN = ("seed", "search_score", "test_score")
 
 
@@ -43,7 +44,8 @@ def collect(budgets: Iterable[str], metrics: Path = METRICS) -> pd.DataFrame:
         metrics: Folder that holds `finetune/<budget>.json` and `baseline/<budget>.json`.
 
     Returns:
-        The columns `COLUMNS`; costs in BOPs, sizes in bytes, scores in [0, 1].
+        The columns `COLUMNS`; costs in BOPs, sizes in bytes, scores in [0, 1]. Where a latency
+        table was used, a last one, `latency_ms`.
 
     Raises:
         ArtifactError: If a file is missing, damaged, or lacks a key.
@@ -53,7 +55,8 @@ def collect(budgets: Iterable[str], metrics: Path = METRICS) -> pd.DataFrame:
         rows = list(_budget_rows(budget, metrics))
         ordered.append((rows[0]["cost_bops"], budget, rows))
     rows = [row for _, _, rows in sorted(ordered, key=lambda item: item[:2]) for row in rows]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    timed = [LATENCY] if any(LATENCY in row for row in rows) else []
+    return pd.DataFrame(rows, columns=[*COLUMNS, *timed])
 
 
 def _budget_rows(budget: str, metrics: Path) -> Iterator[dict[str, Any]]:
@@ -68,6 +71,8 @@ def _budget_rows(budget: str, metrics: Path) -> Iterator[dict[str, Any]]:
         try:
             shared = {key: network[key] for key in _NETWORK}
             shared["baseline_score"] = finetune["baseline_score"]
+            if LATENCY in network:
+                shared[LATENCY] = network[LATENCY]
             for run in sorted(network["runs"], key=lambda run: run["seed"]):
                 yield {"budget": budget, "method": method, **{k: run[k] for k in _RUN}, **shared}
         except (KeyError, TypeError) as error:

@@ -11,22 +11,21 @@ from torch import Tensor
 from seernet.policy import Bound, CostModel, SearchSpace
 
 
-def uniform_candidates(space: SearchSpace, limits: Sequence[Bound], count: int = 8) -> Tensor:
+def uniform_candidates(model: CostModel, limits: Sequence[Bound], count: int = 8) -> Tensor:
     """The plain rival: the costliest uniform policies within a budget that no other dominates.
 
     One policy dominates another if it prunes no more, has no fewer bits of either kind, and
     differs: there is no reason to prefer the other.
 
     Args:
-        space: The search space.
+        model: Costs of the search space.
         limits: The budget's limits.
         count: How many at most.
 
     Returns:
         `n x d` discrete policies, dearest first; none if no uniform policy fits.
     """
-    points, grades = all_uniform(space)
-    model = CostModel(space)
+    points, grades = all_uniform(model.space)
     fits = torch.ones(len(points)) > 0
     for limit in limits:
         fits &= limit.evaluate(model, points) <= limit.limit

@@ -1,0 +1,184 @@
+"""Timing a network where it will run: the table behind limits on latency.
+
+Every layer is timed alone, as the exported network runs it, over the channel counts that policies
+reach; layers of the same shape are timed once. Then whole networks of a few widths, exported as for
+shipping, say how much longer a network takes than its layers (`calibrate`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+from torch import nn
+
+from seernet.compression import compress
+from seernet.export.clock import Clock
+from seernet.export.layers import Shape, shapes
+from seernet.export.onnx_file import write_onnx
+from seernet.export.packed import Shipped
+from seernet.policy import CostModel, LatencyTable, LayerTimes, SearchSpace
+from seernet.progress import Bar, bar
+
+MOST_COUNTS = 12  # channel counts of one end of a layer
+NETWORKS = 6  # whole networks, from the narrowest to the full width
+SPREAD = 0.5  # of the widths inside one of them
+
+Floats = NDArray[np.float64]
+logger = logging.getLogger(__name__)
+
+
+def time_layers(
+    calls: dict[str, list[Shape]], space: SearchSpace, timer: Callable[[Shape], float]
+) -> dict[str, LayerTimes]:
+    """Tables of all layers, at the channel counts of a space; equal shapes are timed once.
+
+    Args:
+        calls: What `shapes` gives.
+        space: The search space.
+        timer: Milliseconds of one layer.
+    """
+    ends = {}
+    for layer in space.graph.layers:
+        inputs = kept_features(space, layer.inputs, layer.in_features)
+        outputs = kept_features(space, layer.outputs, layer.out_features)
+        # Both ends of a depthwise layer are the same channels; its time is by its outputs.
+        ends[layer.name] = (inputs[-1:] if layer.depthwise else inputs, outputs)
+    pairs = {name: list(itertools.product(*both)) for name, both in ends.items()}
+    wanted = {
+        shape.pruned(*pair) for name in calls for shape in calls[name] for pair in pairs[name]
+    }
+    known = {}
+    with bar(len(wanted), "timing layers", "layer") as shown:
+        for shape in sorted(wanted, key=repr):
+            known[shape] = timer(shape)
+            shown.update()
+    found = {}
+    for name, (inputs, outputs) in ends.items():
+        times = [sum(known[shape.pruned(*pair)] for shape in calls[name]) for pair in pairs[name]]
+        rows = np.reshape(times, (len(inputs), len(outputs)))
+        rounded = tuple(tuple(float(f"{ms:.5g}") for ms in row) for row in rows)
+        found[name] = LayerTimes(inputs, outputs, rounded)
+    return found
+
+
+def kept_features(space: SearchSpace, owners: Mapping[str, int], features: int) -> tuple[int, ...]:
+    """How many features of one end of a layer may be kept, increasing.
+
+    Those of several groups are thinned alike, and of very fine spaces some are left out.
+
+    Args:
+        space: The search space.
+        owners: For each group, how many of the features are of it.
+        features: How many there are in all.
+    """
+    groups = {c.name: c.values for c in space.coordinates if c.kind == "pruning_ratio"}
+    counts = [(owned, groups[name]) for name, owned in owners.items()]
+    levels = min(max((len(values) for _, values in counts), default=1), MOST_COUNTS)
+    found = set()
+    for level in np.linspace(0.0, 1.0, levels):
+        removed = 0
+        for owned, values in counts:
+            kept = values[round(level * (len(values) - 1))]
+            removed += owned - owned * kept // values[-1]
+        found.add(features - removed)
+    return tuple(sorted(found | {features}))
+
+
+def time_networks(
+    networks: Iterable[nn.Module], shipped: Shipped, clock: Clock, shown: Bar | None = None
+) -> list[float]:
+    """Milliseconds of one image in each of some networks, exported as for shipping.
+
+    Args:
+        networks: Each is exported before the next is asked for.
+        shipped: What they are; their policies do not count.
+        clock: Times them.
+        shown: Counts them.
+
+    Raises:
+        ExportError: If a network cannot be exported.
+    """
+    channels, height, width = shipped.graph.input_shape
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for network in networks:
+            path = Path(folder) / "model.onnx"
+            write_onnx(path, network, shipped, {})
+            found.append(clock.network(path.read_bytes(), (1, height, width, channels)))
+            if shown is not None:
+                shown.update()
+    return found
+
+
+def calibrate(layers: Floats, values: Floats, measured: Floats) -> tuple[float, float, float]:
+    """What a network takes on top of its layers: least squares of relative errors, none negative.
+
+    Args:
+        layers: For each timed network, the sum over its layers alone, in ms.
+        values: For each, the values that its layers give.
+        measured: What each took, in ms.
+
+    Returns:
+        `fixed_ms`, `factor` and `ms_per_value` of a `LatencyTable`.
+    """
+    columns = np.stack([np.ones_like(layers), layers, values], axis=1) / measured[:, None]
+    size = columns.max(axis=0)
+    found, _ = nnls(columns / size, np.ones_like(measured))
+    fixed, factor, per_value = (float(x) for x in found / size)
+    return fixed, factor, per_value
+
+
+def measure(network: nn.Module, shipped: Shipped, space: SearchSpace, threads: int) -> LatencyTable:
+    """Time a network's layers, and the network, on this machine.
+
+    Args:
+        network: The uncompressed network, on the CPU.
+        shipped: What it is; its policy does not count.
+        space: The search space, whose channel counts are timed.
+        threads: CPU threads of ONNX Runtime.
+
+    Raises:
+        ExportError: If the network cannot be exported.
+    """
+    graph = shipped.graph
+    clock = Clock(threads)
+    table = LatencyTable(
+        target=f"ONNX Runtime {onnxruntime.__version__}, {threads} thread{'s'[: threads > 1]}",
+        baseline_ms=0.0,
+        fixed_ms=0.0,
+        factor=1.0,
+        ms_per_value=0.0,
+        layers=time_layers(shapes(network, graph), space, clock.layer),
+    )
+    cost, generator = CostModel(space, table), torch.Generator().manual_seed(0)
+    images = torch.randn(8, *graph.input_shape, generator=generator)
+    points = torch.rand(NETWORKS, space.dimension, dtype=torch.float64, generator=generator)
+    points = SPREAD * (points - 0.5) + torch.linspace(0.0, 1.0, NETWORKS)[:, None]
+    policies = space.decode(points.clamp(0.0, 1.0))
+    compressed = (compress(network, policy, graph, images).eval() for policy in policies)
+    networks = itertools.chain([network], compressed)
+    with bar(1 + len(policies), "timing whole networks", "network") as shown:
+        baseline, *measured = time_networks(networks, shipped, clock, shown)
+    sums = cost(space.encode(policies))
+    if clock.disturbed:
+        logger.warning(
+            "%d times may be too long, since other work slowed this machine down; measure again "
+            "when it is idle: `dvc repro -f -s latency`.",
+            clock.disturbed,
+        )
+    fixed, factor, per_value = calibrate(
+        sums.latency_ms.numpy(), sums.values.numpy(), np.array(measured)
+    )
+    return replace(
+        table, baseline_ms=baseline, fixed_ms=fixed, factor=factor, ms_per_value=per_value
+    )

@@ -1,0 +1,185 @@
+"""Latency is read off a table: exact where layers were timed, straight lines in between."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from seernet.config import BudgetConfig, SpaceConfig
+from seernet.errors import ArtifactError, BudgetError
+from seernet.graph import NetworkGraph
+from seernet.policy import (
+    Bound,
+    CostModel,
+    LatencyTable,
+    LayerTimes,
+    SearchSpace,
+    bounds,
+    check_budgets,
+    checked_space,
+)
+from seernet.policy.latency import NONE
+
+
+def times(inputs: tuple[int, ...], outputs: tuple[int, ...]) -> LayerTimes:
+    """A layer whose time is inputs x outputs."""
+    rows = tuple(tuple(float(i * o) for o in outputs) for i in inputs)
+    return LayerTimes(inputs, outputs, rows)
+
+
+@pytest.fixture
+def table() -> LatencyTable:
+    """Of the small graph: 1 ms, twice the layers, and a tenth of a ms for each value."""
+    layers = {
+        "first": times((3,), (2, 4, 8)),
+        "deep": times((8,), (2, 4, 8)),
+        "point": times((2, 4, 8), (1, 4)),
+        "last": times((1, 4), (2,)),
+    }
+    return LatencyTable("a device", 500.0, 1.0, 2.0, 0.1, layers)
+
+
+@pytest.fixture
+def cost(hand: NetworkGraph, table: LatencyTable) -> CostModel:
+    return CostModel(SearchSpace(hand, SpaceConfig()), table)
+
+
+def latency(cost: CostModel, first: float, point: float) -> float:
+    """By hand, for kept channels of the two groups."""
+    layers = 3 * first + 8 * first + first * point + 2 * point
+    return 1.0 + 2.0 * layers + 0.1 * (16 * first + 16 * first + 16 * point + 2)
+
+
+def at(cost: CostModel, first: float, point: float) -> torch.Tensor:
+    """A relaxed policy with these kept channels."""
+    u = torch.ones(1, cost.space.dimension, dtype=torch.float64)
+    u[0, 0], u[0, 1] = (first - 2) / 6, (point - 1) / 3
+    return u
+
+
+@pytest.mark.parametrize(("first", "point"), [(8, 4), (4, 1), (2, 4), (2, 1), (3, 1), (5.5, 2.5)])
+def test_layers_fixed_time_and_values_add_up(cost: CostModel, first: float, point: float) -> None:
+    assert float(cost(at(cost, first, point)).latency_ms) == pytest.approx(
+        latency(cost, first, point)
+    )
+
+
+def test_bits_do_not_count(cost: CostModel) -> None:
+    u = at(cost, 4, 4).repeat(2, 1)
+    u[1, 2:] = 0.0
+    one, other = cost(u).latency_ms.tolist()
+    assert one == other
+
+
+def test_there_is_a_gradient(cost: CostModel) -> None:
+    u = at(cost, 5.0, 2.0).requires_grad_()
+    cost(u).latency_ms.sum().backward()
+    assert u.grad is not None
+    # d/d(first) = 2 (3 + 8 + point) + 3.2, over a range of 6 channels; bits have none
+    assert u.grad[0, 0].item() == pytest.approx(6 * (2 * 13 + 3.2))
+    assert u.grad[0, 1].item() == pytest.approx(3 * (2 * 7 + 1.6))
+    assert not u.grad[0, 2:].any()
+
+
+def test_many_policies_are_those_one_by_one(cost: CostModel) -> None:
+    u = torch.rand(50, cost.space.dimension, dtype=torch.float64)
+    each = [float(cost(row[None]).latency_ms) for row in u]
+    assert cost(u).latency_ms.tolist() == pytest.approx(each)
+
+
+def test_more_channels_may_take_less_time(hand: NetworkGraph, table: LatencyTable) -> None:
+    odd = LayerTimes((3,), (2, 4, 8), ((1.0, 9.0, 2.0),))
+    table = replace(table, factor=1.0, ms_per_value=0.0, layers={**table.layers, "first": odd})
+    cost = CostModel(SearchSpace(hand, SpaceConfig()), table)
+    few, all_of_them = (float(cost(at(cost, n, 1)).latency_ms) for n in (4, 8))
+    assert few - all_of_them == pytest.approx((9 - 2) + 9 * (4 - 8))
+
+
+def test_limits_are_absolute_or_relative_to_the_baseline(cost: CostModel) -> None:
+    config = BudgetConfig(latency_ratio=0.4, latency_ms=250.0, macs=900.0)
+    assert bounds(config, cost) == (Bound("latency_ms", 200.0), Bound("macs", 900.0))
+
+
+def test_an_unreachable_limit_is_refused(cost: CostModel) -> None:
+    with pytest.raises(BudgetError, match=r"`low`: 10 ms \(0.02 of the baseline\) is below"):
+        check_budgets({"low": BudgetConfig(latency_ms=10.0)}, cost)
+
+
+def test_without_a_table_other_limits_are_checked_and_this_one_is_not_known(
+    hand: NetworkGraph,
+) -> None:
+    bare = CostModel(SearchSpace(hand, SpaceConfig()))
+    check_budgets({"low": BudgetConfig(latency_ms=1e-9, latency_ratio=1e-9)}, bare)
+    with pytest.raises(BudgetError, match="kB"):
+        check_budgets({"low": BudgetConfig(latency_ms=1.0, size_bytes=1.0)}, bare)
+    for config in (BudgetConfig(latency_ms=1.0), BudgetConfig(latency_ratio=1.0)):
+        with pytest.raises(BudgetError, match=r"latency\.table"):
+            (bound,) = bounds(config, bare)
+            bound.evaluate(bare, torch.ones(1, bare.space.dimension, dtype=torch.float64))
+
+
+def test_a_table_of_another_network_is_refused(hand: NetworkGraph, table: LatencyTable) -> None:
+    space = SearchSpace(hand, SpaceConfig())
+    wider = {**table.layers, "point": times((2, 8), (1, 5))}
+    fewer = {name: entry for name, entry in table.layers.items() if name != "deep"}
+    more = {**table.layers, "other": times((1,), (1,))}
+    for layers, odd in ((wider, "point"), (fewer, "deep"), (more, "other")):
+        with pytest.raises(ArtifactError, match=f"another network.*{odd}"):
+            CostModel(space, replace(table, layers=layers))
+
+
+def test_it_is_read_as_it_was_written(table: LatencyTable, tmp_path: Path) -> None:
+    table.save(tmp_path / "latency.json")
+    assert LatencyTable.load(tmp_path / "latency.json") == table
+    assert LatencyTable.of_run(tmp_path / "latency.json") == table
+
+
+def test_that_there_is_none_is_not_an_error_but_a_missing_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    with pytest.raises(ArtifactError, match="dvc repro latency"):
+        LatencyTable.of_run(path)
+    path.write_text(NONE, encoding="utf-8")
+    assert LatencyTable.of_run(path) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 0},
+        {"layers": None},
+        {"fixed_ms": -1.0},
+        {"factor": "1"},
+        {"baseline_ms": float("nan")},
+        {"unknown": 1},
+        {"layers": {"first": {"inputs": [3], "outputs": [8, 4], "ms": [[1.0, 2.0]]}}},
+        {"layers": {"first": {"inputs": [3], "outputs": [8], "ms": [[1.0, 2.0]]}}},
+        {"layers": {"first": {"inputs": [3], "outputs": [8], "ms": [[-1.0]]}}},
+        {"layers": {"first": {"inputs": [], "outputs": [], "ms": []}}},
+    ],
+)
+def test_a_damaged_table_is_refused(table: LatencyTable, tmp_path: Path, change: dict) -> None:
+    path = tmp_path / "latency.json"
+    table.save(path)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**document, **change}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="cannot read the latency table"):
+        LatencyTable.load(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="cannot read the latency table"):
+        LatencyTable.load(path)
+
+
+def test_the_space_is_checked_with_the_table(hand: NetworkGraph, table: LatencyTable) -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    params: Any = SimpleNamespace(
+        space=SpaceConfig(),
+        budgets={"low": BudgetConfig(latency_ms=10.0)},
+        sample=SimpleNamespace(cost_range=[0.001, 0.5]),
+    )
+    assert checked_space(hand, params).dimension
+    with pytest.raises(BudgetError, match="`low`"):
+        checked_space(hand, params, table)
