@@ -6,24 +6,29 @@ share of the full finetuning's compute, with 95 % intervals bootstrapped over po
 are of the search split: the test split has no say in a default. Everything measured is kept in
 `.store/`, so an interrupted run goes on.
 
-Run the pipeline as far as the baseline first; `params.yaml` says the rest.
+`--budget` asks the harder question: which of the policies that cost the same is best? They are the
+uniform ones, and the best that predictors fitted to random halves of the run's measurements find.
+
+Run the pipeline as far as the baseline first, with `--budget` as far as the measurements;
+`params.yaml` says the rest.
 
     dvc repro pretrain && python benchmarks/fidelity.py
+    dvc repro fit && python benchmarks/fidelity.py --budget small --finetunings 3
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from _shared import ROOT, Array, write_summary
 from scipy.stats import kendalltau
 
 from seernet import artifacts
@@ -31,33 +36,42 @@ from seernet.config import Params, load
 from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Job, Measurer
 from seernet.graph import NetworkGraph
+from seernet.optimization import Limit, optimize
 from seernet.parallel import completed, local_executor
-from seernet.policy import CostModel, Policy, SearchSpace
+from seernet.policy import CostModel, FeatureMap, Policy, SearchSpace, Sensitivity, bounds
+from seernet.predictor import fit
 from seernet.progress import Bar, bar
-from seernet.sampling import SpreadDesign
+from seernet.sampling import SpreadDesign, uniform_candidates
 from seernet.store import Store, default_root, digest
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "fidelity"
 STEPS = (0, 25, 50, 100, 200, 400)
 DESIGN_SEED = 104_729  # policies of their own, which no search of the pipeline draws
 RESAMPLES = 2000
-Array = NDArray[np.float64]
 
 
 def main() -> None:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policies", type=int, default=48, help="how many (default 48)")
+    parser.add_argument("--finetunings", type=int, default=1, help="of each policy (default 1)")
+    parser.add_argument("--budget", help="a budget that all policies just fit")
     arguments = parser.parse_args()
     if arguments.policies < 8:
         parser.error("--policies must be at least 8: a rank correlation of fewer says nothing")
     os.chdir(ROOT)
     params = resolve(load())
+    seeds = list(range(arguments.finetunings))
+    section = params.finetune.model_copy(update={"seeds": seeds})
+    params = params.model_copy(update={"finetune": section})
     space = SearchSpace(NetworkGraph.load(artifacts.GRAPH), params.space)
-    low, high = params.sample.cost_range
-    design = SpreadDesign(space, (low, high), params.seed + DESIGN_SEED)
-    policies = space.decode(design.draw_many(0, arguments.policies))
+    if arguments.budget is None:
+        low, high = params.sample.cost_range
+        design = SpreadDesign(space, (low, high), params.seed + DESIGN_SEED)
+        policies = space.decode(design.draw_many(0, arguments.policies))
+    elif arguments.budget in params.budgets:
+        policies = equal_cost(params, space, arguments.budget, arguments.policies)
+    else:
+        parser.error(f"--budget must be one of {', '.join(params.budgets)}")
     total = len(policies) * (len(STEPS) + len(params.finetune.seeds))
     with (
         local_executor(params.sample.workers) as executor,
@@ -69,10 +83,43 @@ def main() -> None:
         {"steps": steps, "cost": float((macs / full).mean()), **agreement(scores, truth)}
         for steps, (scores, macs) in short.items()
     ]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    summary = {"policies": len(policies), "default": params.sample.evaluation.steps, "rows": rows}
-    (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    name = "fidelity" if arguments.budget is None else f"fidelity-{arguments.budget}"
+    default = params.sample.evaluation.steps
+    write_summary(name, {"policies": len(policies), "default": default, "rows": rows})
     print(render(rows, params.sample.evaluation.steps))
+
+
+def equal_cost(params: Params, space: SearchSpace, budget: str, count: int) -> list[Policy]:
+    """Different policies that just fit a budget, `count` at most: uniform ones, then optima."""
+    table = artifacts.read_table(artifacts.EVALUATIONS, "sample")
+    table = table[table["score"].notna()].reset_index(drop=True)
+    rows = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    points = space.encode([Policy.from_row(row) for row in rows])
+    scores, soft = (
+        torch.tensor(table[name].to_numpy(), dtype=torch.float64)
+        for name in ("score", "soft_score")
+    )
+    sensitivity = Sensitivity.load(space, artifacts.SENSITIVITIES, "sample")
+    cost, features = CostModel(space), FeatureMap(space, sensitivity)
+    found = bounds(params.budgets[budget], cost)
+    limits = [Limit(b.cost, b.unit, partial(b.evaluate, cost), b.limit) for b in found]
+    policies = {p.key(): p for p in space.decode(uniform_candidates(cost, found))}
+    for seed in range(count):
+        half = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
+        half = half[: len(points) // 2]
+        predictor = fit("gp", features(points[half]), scores[half], params.predictor, 0, soft[half])
+        solution = optimize(
+            lambda u, p=predictor: p.posterior(features(u)),  # type: ignore[misc]
+            limits,
+            space.levels,
+            params.optimize,
+            seed,
+        )
+        (policy,) = space.decode(solution.u[None])
+        policies[policy.key()] = policy
+        if len(policies) >= count:
+            break
+    return list(policies.values())[:count]
 
 
 def measure(
