@@ -2,8 +2,10 @@
 
     python examples/run_onnx.py models/exported/small/model.onnx image.npy
 
-The image is a uint8 array, height x width x channels, as a camera gives it; of a file it is
-`numpy.asarray(PIL.Image.open("cat.jpg").resize((32, 32)))`.
+The image is a uint8 array, height x width x channels, of the size that the network was trained at;
+of a file, cropped and resized as in training, it is
+`numpy.asarray(PIL.ImageOps.fit(PIL.Image.open("cat.jpg").convert("RGB"), (32, 32), method=2))`
+("L" instead of "RGB" for gray; method 2 is bilinear).
 """
 
 import json
@@ -14,6 +16,10 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 image = np.load(sys.argv[2])
+image = image.reshape(*image.shape[:2], -1)  # gray images may come without their one channel
+wanted = session.get_inputs()[0].shape[1:]
+if list(image.shape) != wanted or image.dtype != np.uint8:
+    sys.exit(f"this network takes uint8 images of {wanted}, not {image.dtype} {image.shape}")
 (logits,) = session.run(None, {"image": image[None]})  # any number of images at once
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 print(classes[int(logits[0].argmax())])

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import torch
+
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.data import DatasetInfo
@@ -10,7 +12,7 @@ from seernet.evaluation import load_baseline
 from seernet.export import Shipped
 from seernet.export.latency import measure
 from seernet.graph import NetworkGraph
-from seernet.policy import FULL_BITS, LatencyTable, Policy, checked_space
+from seernet.policy import FULL_BITS, CostModel, LatencyTable, Policy, checked_space
 from seernet.policy.latency import NONE
 from seernet.stage import run
 
@@ -31,8 +33,13 @@ def main() -> None:
         table = LatencyTable.load(Path(params.latency.table))
         table.check(graph)
     table.save(artifacts.LATENCY)
-    logger.info("%s: the baseline takes %.4g ms in float32", table.target, table.baseline_ms)
-    checked_space(graph, params, table)
+    space = checked_space(graph, params)
+    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
+    narrow, wide = CostModel(space, table)(ends).latency_ms.tolist()
+    logger.info(
+        "%s: the baseline takes %.4g ms in float32, quantized ones some %.4g to %.4g ms",
+        *(table.target, table.baseline_ms, narrow, wide),
+    )
 
 
 def measured(params: Params, graph: NetworkGraph) -> LatencyTable:

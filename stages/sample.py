@@ -17,6 +17,7 @@ from seernet.graph import NetworkGraph
 from seernet.parallel import local_executor
 from seernet.policy import (
     CostModel,
+    LatencyTable,
     Policy,
     SearchSpace,
     Sensitivity,
@@ -39,7 +40,9 @@ def main() -> None:
     # of threads, and so do near ties between candidates.
     torch.set_num_threads(1)
     params = resolve(load())
-    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
+    # The table decides no measurement, but a budget that it shows to be hopeless is named here.
+    latency = LatencyTable.of_run(artifacts.LATENCY) if artifacts.LATENCY.exists() else None
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params, latency)
     spec = EvaluationSpec.of(params)
     store = Store(default_root() / "evaluations.sqlite")
     asked = probes(space)

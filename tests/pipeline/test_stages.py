@@ -239,7 +239,13 @@ def test_a_latency_table_of_another_machine_is_checked_and_taken_over(stage):
     table = LatencyTable("a device", 1.0, 0.1, 1.0, 0.0, {"fc": LayerTimes((4,), (2,), ((0.5,),))})
     table.save(Path("brought.json"))
     module = stage.script("latency")
-    stage.replace(module, load=with_table(stage, "brought.json"), checked_space=lambda *_: None)
+    found = SimpleNamespace(latency_ms=torch.tensor([0.1, 0.2]))
+    stage.replace(
+        module,
+        load=with_table(stage, "brought.json"),
+        checked_space=lambda *_: SimpleNamespace(dimension=1),
+        CostModel=lambda *_: lambda _: found,
+    )
     module.main()
     assert LatencyTable.of_run(Path("models/latency.json")) == table
     replace(table, layers={"other": table.layers["fc"]}).save(Path("brought.json"))

@@ -270,11 +270,17 @@ def kernels(path: Path) -> Kernels:
             raise ExportError(f"ONNX Runtime cannot load {path}: {error}") from error
         graph = onnx.load(optimized).graph
     constants = {tensor.name for tensor in graph.initializer}
+    constants |= {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
     counts = dict.fromkeys(("int Conv", "float Conv", "int Add", "float Add"), 0)
     for node in graph.node:
         for kind in ("Conv", "Add"):
             integer = "QLinear" in node.op_type or "Integer" in node.op_type
-            # A sum with a constant is a shift, no sum of feature maps.
-            if kind in node.op_type and (kind == "Conv" or not constants & set(node.input[:2])):
+            # A sum with a constant is a shift or a bias, no sum of feature maps.
+            shift = node.op_type == "Add" and bool(constants & set(node.input))
+            if kind in node.op_type and not shift:
                 counts[f"{'int' if integer else 'float'} {kind}"] += 1
     return Kernels(*counts.values())
