@@ -61,7 +61,7 @@ endif
 	@printf '%s\n' '$(CURDIR)' >$@
 
 # Remotes that no test reaches (gs, azure) are left to those who use them.
-EXTRAS := pipeline benchmarks dev s3 ssh
+EXTRAS := pipeline benchmarks dask dev s3 ssh
 
 # `make lock LOCK_FLAGS=--upgrade` takes the newest versions; else pins that still fit are kept.
 lock: ## recompile requirements.lock from pyproject.toml

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import sys
-from concurrent.futures import Executor
 from typing import Any
 
 import torch
@@ -12,8 +11,7 @@ from _shared import own_folders, require_final
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.device import resolve
-from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune
-from seernet.parallel import local_executor
+from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune, measuring
 from seernet.policy import Bound, CostModel, LatencyTable, Policy, bounds, checked_space
 from seernet.sampling import uniform_candidates
 from seernet.stage import budget_argument, run
@@ -37,11 +35,10 @@ def main() -> None:
         "metric": finetuner.task.metric,
         **{f"baseline_{k}": v for k, v in finetuner.test(finetuner.baseline).items()},
     }
-    with local_executor(params.sample.workers) as executor:
-        choices = {
-            "uniform": best_uniform(params, cost, limits, executor),
-            "random": best_random(cost, limits),
-        }
+    choices = {
+        "uniform": best_uniform(params, cost, limits),
+        "random": best_random(cost, limits),
+    }
     # Both may choose the same policy, which is finetuned once.
     chosen = {p.key(): p for p, _ in choices.values() if p is not None}
     seeds = params.finetune.seeds
@@ -80,16 +77,15 @@ def main() -> None:
 Choice = tuple[Policy | None, dict[str, Any]]
 
 
-def best_uniform(
-    params: Params, cost: CostModel, limits: tuple[Bound, ...], executor: Executor
-) -> Choice:
+def best_uniform(params: Params, cost: CostModel, limits: tuple[Bound, ...]) -> Choice:
     """Of the eight costliest non-dominated uniform policies that fit, the best measured one."""
     policies = cost.space.decode(uniform_candidates(cost, limits))
     if not policies:
         return None, {"reason": "no uniform policy of the space fits the budget"}
     spec = EvaluationSpec.of(params)
     store = Store(default_root() / "evaluations.sqlite")
-    found = Measurer(spec, store, executor)(policies)
+    with measuring(spec, params.sample.workers, params.sample.cluster) as executor:
+        found = Measurer(spec, store, executor)(policies)
     require_final(found)
     scored = [(e.score, -i) for i, e in enumerate(found) if e.score is not None]
     if not scored:

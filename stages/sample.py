@@ -12,9 +12,8 @@ from _shared import require_final
 from seernet import artifacts
 from seernet.config import load
 from seernet.device import resolve
-from seernet.evaluation import Evaluation, EvaluationSpec, Measurer
+from seernet.evaluation import Evaluation, EvaluationSpec, Measurer, measuring
 from seernet.graph import NetworkGraph
-from seernet.parallel import local_executor
 from seernet.policy import (
     CostModel,
     LatencyTable,
@@ -50,7 +49,7 @@ def main() -> None:
     seen: dict[str, Evaluation] = {}
     with (
         store.exclusive(),
-        local_executor(params.sample.workers) as executor,
+        measuring(spec, params.sample.workers, params.sample.cluster) as executor,
         ThreadPoolExecutor(1) as beside,
         bar(total, "measuring policies", "policy") as shown,
     ):

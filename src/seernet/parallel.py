@@ -7,7 +7,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+)
 from typing import TypeVar
 
 from seernet.errors import SeerNetError
@@ -35,29 +42,42 @@ def _outlive_nobody() -> None:
         os._exit(1)
 
 
+def _lost(error: Exception) -> bool:
+    """Whether a worker or its cluster is to blame, not what was run."""
+    of_a_cluster = type(error).__module__.partition(".")[0] == "distributed"
+    return of_a_cluster or isinstance(error, BrokenExecutor | CancelledError)
+
+
 def completed(
     executor: Executor, function: Callable[[Item], Result], items: Sequence[Item]
 ) -> Generator[tuple[int, Result]]:
     """Run `function` on all items; yield each item's index and result as soon as it is there.
 
     Raises:
-        SeerNetError: If a worker process died; all results that were there are yielded before.
+        SeerNetError: If a worker died; all results that were there are yielded before.
     """
     futures: dict[Future[Result], int] = {}
-    broken: BaseException | None = None
+    broken: Exception | None = None
     try:
         for index, item in enumerate(items):
             futures[executor.submit(function, item)] = index
         for future in as_completed(futures):
-            if isinstance(future.exception(), BrokenExecutor):
-                broken = future.exception()
-            else:
-                yield futures[future], future.result()
+            try:
+                result = future.result()
+            except Exception as error:
+                if not _lost(error):
+                    raise
+                broken = error
+                continue
+            yield futures[future], result
         if broken is not None:
             raise broken
-    except BrokenExecutor as error:
+    except Exception as error:
+        if not _lost(error):
+            raise
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise SeerNetError(
-            "a worker process died (killed, or out of memory); finished measurements are kept: "
+            f"a worker died, or its cluster went away ({cause}); finished measurements are kept: "
             "run again, with fewer sample.workers if memory ran out."
         ) from error
     finally:

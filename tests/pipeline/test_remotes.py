@@ -51,7 +51,9 @@ def s3():
         import boto3
 
         address = f"http://{HOST}:{port}"
-        keys = dict(zip(("aws_access_key_id", "aws_secret_access_key"), SECRETS.values(), strict=True))
+        keys = dict(
+            zip(("aws_access_key_id", "aws_secret_access_key"), SECRETS.values(), strict=True)
+        )
         client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
         client.create_bucket(Bucket="shared")
         yield {"url": "s3://shared/results", "endpointurl": address}
@@ -165,7 +167,10 @@ def publish(finished, tmp_path_factory):
 
     def make(remote):
         base = tmp_path_factory.mktemp("share")
-        remote = {**remote, "url": f"{remote['url']}/{base.name}"}  # tests share a server, not a folder
+        remote = {
+            **remote,
+            "url": f"{remote['url']}/{base.name}",
+        }  # tests share a server, not a folder
         shutil.copytree(finished.folder, base / "ours", ignore=shutil.ignore_patterns(".store"))
         ours = Clone(finished, base / "ours", base)
         ours.git("add", "-A")
@@ -209,8 +214,10 @@ def test_a_budget_that_is_changed_in_a_pulled_clone_runs_only_its_stages(
     assert ran == ONE_BUDGET
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3", "ssh"])
-@pytest.mark.parametrize("harm", ["missing", "corrupted"])
+@pytest.mark.parametrize(
+    ("kind", "harm"),
+    [("folder", "missing"), ("folder", "corrupted"), ("s3", "corrupted"), ("ssh", "missing")],
+)
 def test_a_damaged_object_is_found_named_and_repaired(kind, harm, publish, request, tmp_path):
     ours = publish(request.getfixturevalue(kind))
     ours.dvc("push")

@@ -86,7 +86,7 @@ def without_network(stage, module):
             module,
             probes=lambda _: [],
             EvaluationSpec=SimpleNamespace(of=lambda *_: None),
-            local_executor=lambda _: nullcontext(),
+            measuring=lambda *_: nullcontext(),
             Measurer=measurer(),
         )
 
@@ -130,10 +130,11 @@ def uniform_search(stage, *results):
         module,
         uniform_candidates=lambda *_: None,
         EvaluationSpec=SimpleNamespace(of=lambda *_: None),
+        measuring=lambda *_: nullcontext(),
         Measurer=measurer(*results),
     )
     space = SimpleNamespace(decode=lambda _: [POLICY] * len(results))
-    return module.best_uniform(stage.params, SimpleNamespace(space=space), (), None)
+    return module.best_uniform(stage.params, SimpleNamespace(space=space), ())
 
 
 def test_uniform_search_without_memory_chooses_nothing(stage):

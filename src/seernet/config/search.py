@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from seernet.config.fields import Bits, Fraction, NonNegative, Portion, Positive, Rate, Section
+from seernet.config.fields import (
+    Bits,
+    Fraction,
+    Name,
+    NonNegative,
+    Portion,
+    Positive,
+    Rate,
+    Section,
+)
 from seernet.config.training import EvaluationConfig
 
 
@@ -57,6 +66,11 @@ class SampleConfig(Section):
     )
     generations: Positive = Field(30, description="generations of that search")
     workers: Positive = Field(2, description="processes that measure policies side by side")
+    cluster: Name | None = Field(
+        None,
+        description="address of a Dask scheduler whose workers measure instead, e.g. "
+        "tcp://host:8786; null: the environment's SEERNET_CLUSTER, if there is one",
+    )
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="how one policy is measured"
     )

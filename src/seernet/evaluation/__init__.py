@@ -17,7 +17,7 @@ from seernet.evaluation.finetuning import (
     read_network,
     save_network,
 )
-from seernet.evaluation.measure import Measurer
+from seernet.evaluation.measure import Measurer, measuring
 from seernet.evaluation.pretraining import Pretrainer
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "evaluate_policy",
     "finetune",
     "load_baseline",
+    "measuring",
     "read_network",
     "save_baseline",
     "save_network",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from threading import Lock
 from typing import Any, TypeVar
 
+from seernet.errors import SeerNetError
 from seernet.evaluation.evaluator import (
     Divergence,
     Evaluation,
@@ -16,12 +18,42 @@ from seernet.evaluation.evaluator import (
     evaluate_policy,
     policy_divergence,
 )
-from seernet.parallel import completed
+from seernet.parallel import completed, local_executor
 from seernet.policy import Policy
 from seernet.progress import Bar
 from seernet.store import Store, digest
 
 Result = TypeVar("Result", Evaluation, Divergence)
+
+
+CLUSTER = "SEERNET_CLUSTER"
+
+
+@contextmanager
+def measuring(spec: EvaluationSpec, workers: int, cluster: str | None) -> Iterator[Executor]:
+    """Where policies are measured: in processes here, or on a Dask cluster.
+
+    Args:
+        spec: What decides a measurement beside its policy.
+        workers: Processes, if they run here.
+        cluster: Address of a Dask scheduler; if None, that of the environment's SEERNET_CLUSTER.
+
+    Raises:
+        SeerNetError: If the cluster cannot be used.
+    """
+    address = cluster or os.environ.get(CLUSTER)
+    if not address:
+        with local_executor(workers) as executor:
+            yield executor
+        return
+    try:
+        from seernet.evaluation.cluster import cluster_executor
+    except ImportError as error:
+        raise SeerNetError(
+            f"measuring on the cluster {address} needs Dask: pip install -e '.[dask]'."
+        ) from error
+    with cluster_executor(address, spec) as executor:
+        yield executor
 
 
 class Measurer:
