@@ -102,7 +102,7 @@ def equal_cost(params: Params, space: SearchSpace, budget: str, count: int) -> l
     sensitivity = Sensitivity.load(space, artifacts.SENSITIVITIES, "sample")
     cost, features = CostModel(space), FeatureMap(space, sensitivity)
     found = bounds(params.budgets[budget], cost)
-    limits = [Limit(b.cost, b.unit, partial(b.evaluate, cost), b.limit) for b in found]
+    limits = [Limit(b.cost, b.unit, partial(b.evaluate, cost), b.limit, b.rises) for b in found]
     policies = {p.key(): p for p in space.decode(uniform_candidates(cost, found))}
     for seed in range(count):
         half = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))

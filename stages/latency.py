@@ -31,11 +31,10 @@ def main() -> None:
         table = measured(params, graph)
     else:
         table = LatencyTable.load(Path(params.latency.table))
-        table.check(graph)
+    cost = CostModel(checked_space(graph, params), table)
     table.save(artifacts.LATENCY)
-    space = checked_space(graph, params)
-    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
-    narrow, wide = CostModel(space, table)(ends).latency_ms.tolist()
+    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, cost.space.dimension)
+    narrow, wide = cost(ends).latency_ms.tolist()
     logger.info(
         "%s: the baseline takes %.4g ms in float32, quantized ones some %.4g to %.4g ms",
         *(table.target, table.baseline_ms, narrow, wide),

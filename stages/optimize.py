@@ -32,7 +32,7 @@ def main() -> None:
     predictor = load_predictor(artifacts.PREDICTOR)
     found = bounds(params.budgets[budget], cost)
     limits = [
-        Limit(b.cost, b.unit, lambda u, b=b: b.evaluate(cost, u), b.limit)  # type: ignore[misc]
+        Limit(b.cost, b.unit, lambda u, b=b: b.evaluate(cost, u), b.limit, b.rises)  # type: ignore[misc]
         for b in found
     ]
     solution = optimize(

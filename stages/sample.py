@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     params = resolve(load())
     # The table decides no measurement, but a budget that it shows to be hopeless is named here.
-    latency = LatencyTable.of_run(artifacts.LATENCY) if artifacts.LATENCY.exists() else None
+    latency = LatencyTable.of_run(artifacts.LATENCY)
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params, latency)
     spec = EvaluationSpec.of(params)
     store = Store(default_root() / "evaluations.sqlite")

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from seernet.config import ModelConfig, SpaceConfig
 from seernet.export import Shipped
 from seernet.export.clock import Clock
-from seernet.export.latency import calibrate, kept_features, measure, time_layers
+from seernet.export.latency import calibrate, measure, time_layers
 from seernet.export.layers import Shape, layer_model, shapes
 from seernet.export.onnx_file import Kernels, kernels, session
 from seernet.graph import ChannelGroup, Layer, NetworkGraph
 from seernet.models import trace
 from seernet.policy import FULL_BITS, CostModel, Policy, SearchSpace
+from seernet.policy.latency import kept_features
 
 PLAIN = Shape(8, 16, (12, 10), (3, 3), (2, 1), (1, 0), (1, 1))
 DEEP = Shape(8, 8, (6, 6), (3, 3), (1, 1), (1, 1), (1, 1), groups=8)
@@ -110,6 +111,7 @@ def test_equal_shapes_are_timed_once_and_calls_add_up(small):
 
     found = time_layers(shapes(model, graph), space, timer)
     assert len(timed) == len(set(timed)) == 2 + 2 * 2 + 2
+    assert found["first"].macs == 3 * 8 * 9 * 64
     assert found["first"].ms == ((3 * 4 * 64.0, 3 * 8 * 64.0),)
     assert found["deep"].inputs == (8,)
     assert found["deep"].ms == ((16.0 * 80, 64.0 * 80),)
@@ -166,7 +168,7 @@ def test_a_network_measured_here_has_a_table(small, monkeypatch):
     config = ModelConfig(name="resnet20")
     shipped = Shipped(config, policy, graph, "classification", ("a", "b"), (0.5,) * 3, (0.5,) * 3)
     table = measure(model, shipped, space, threads=1)
-    table.check(graph)
+    table.check(space)
     assert table.baseline_ms > 0.0
     found = CostModel(space, table)(torch.rand(5, space.dimension, dtype=torch.float64)).latency_ms
     assert bool((found > 0.0).all())

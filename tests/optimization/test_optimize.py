@@ -158,6 +158,36 @@ def test_every_solution_lies_on_its_levels_and_meets_both_limits(
         assert solution.costs[limit.name] <= limit.budget
 
 
+@pytest.mark.parametrize("dearer", [0.4, 0.8])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cost_that_falls_with_some_coordinates_is_solved_too(seed: int, dearer: float) -> None:
+    """Latency is such: of eight channel counts two are round, and all others cost more."""
+    d, k = 5, 8
+    weights, prices = random_problem(d, seed)
+    step = torch.arange(k)
+    table = (step / (k - 1) * prices[:, None] + 0.05) * (1 + dearer * (step % 4 != 3))
+    place = torch.arange(d)
+
+    def cost(u: Tensor) -> Tensor:
+        at = u * (k - 1)
+        left = at.detach().floor().long().clamp(0, k - 2)
+        return torch.lerp(table[place, left], table[place, left + 1], at - left).sum(dim=1)
+
+    def score(u: Tensor) -> Tensor:
+        return (weights * (1 - (-3 * u).exp())).sum(dim=1)
+
+    levels = torch.linspace(0, 1, k, dtype=torch.float64)
+    every = levels[torch.cartesian_prod(*[step] * d)]
+    scores, costs = score(every), cost(every)
+    cheapest = float(cost(torch.zeros(1, d, dtype=torch.float64)))
+    for share in (0.1, 0.3, 0.6):
+        budget = cheapest + share * (float(costs.max()) - cheapest)
+        limit = Limit("latency_ms", "ms", cost, budget, rises=False)
+        solution = optimize(certain(score), [limit], [levels] * d, CONFIG, seed=0)
+        assert solution.costs["latency_ms"] <= budget
+        assert solution.mean == pytest.approx(float(scores[costs <= budget].max()), abs=1e-3)
+
+
 def test_a_budget_below_the_cheapest_policy_names_what_is_reachable() -> None:
     limit = Limit("bops", "BOPs", lambda u: 0.31e9 + u.sum(dim=1) * 1e9, 0.2e9)
     levels = [torch.tensor([0.0, 1.0])] * 2

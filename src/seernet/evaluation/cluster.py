@@ -91,7 +91,8 @@ class ClusterExecutor(Executor):
         self, function: Callable[[Job], Result], job: Job, /
     ) -> Future[Result]:
         """Measure on some worker."""
-        return self._executor.submit(_on_worker, self._name, function, job)
+        future: Future[Result] = self._executor.submit(_on_worker, self._name, function, job)
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for what was submitted, or give it up."""

@@ -21,6 +21,7 @@ from seernet.compression import QuantConv2d, QuantLinear, fold_norms, profile_of
 
 WIDEST = 127
 WIDEST_PAIR = 64  # with inputs of 8 bits
+LARGEST_BIAS = 2**30  # of an accumulator of 32 bits
 MIDDLE = 128  # of a byte: what stands for zero in a signed tensor
 
 
@@ -43,7 +44,15 @@ def stretched_integers(layer: QuantConv2d | QuantLinear) -> tuple[Tensor, Tensor
     integers = integers.clamp(-MIDDLE, MIDDLE - 1)
     widest = WIDEST_PAIR if act.bits == 8 else WIDEST
     stretch = max(1, widest // max(1, int(integers.abs().max())))
-    return integers * stretch, step.abs() / stretch
+    integers, scale = integers * stretch, step.abs() / stretch
+    if layer.bias is None:
+        return integers, scale
+    # A channel that its norm all but silences leaves steps so small that no accumulator holds its
+    # bias: it takes the smallest step that does, with weights that are next to nothing or nothing.
+    least = layer.bias.detach().float().abs() / (LARGEST_BIAS * act.step.detach().float())
+    raised = torch.maximum(scale, least)
+    factor = torch.where(raised > scale, scale / raised, 1.0).view(-1, *[1] * (integers.dim() - 1))
+    return (integers * factor).round().to(torch.int16), raised
 
 
 def settle(network: nn.Module, input_shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +22,15 @@ from scipy.optimize import nnls
 from torch import nn
 
 from seernet.compression import compress
+from seernet.errors import ExportError
 from seernet.export.clock import Clock
 from seernet.export.layers import Shape, shapes
 from seernet.export.onnx_file import write_onnx
 from seernet.export.packed import Shipped
 from seernet.policy import CostModel, LatencyTable, LayerTimes, SearchSpace
+from seernet.policy.latency import timed_counts
 from seernet.progress import Bar, bar
 
-MOST_COUNTS = 12  # channel counts of one end of a layer
 NETWORKS = 6  # whole networks, from the narrowest to the full width
 SPREAD = 0.5  # of the widths inside one of them
 
@@ -47,12 +48,8 @@ def time_layers(
         space: The search space.
         timer: Milliseconds of one layer.
     """
-    ends = {}
-    for layer in space.graph.layers:
-        inputs = kept_features(space, layer.inputs, layer.in_features)
-        outputs = kept_features(space, layer.outputs, layer.out_features)
-        # Both ends of a depthwise layer are the same channels; its time is by its outputs.
-        ends[layer.name] = (inputs[-1:] if layer.depthwise else inputs, outputs)
+    layers = {layer.name: layer for layer in space.graph.layers}
+    ends = {name: timed_counts(space, layer) for name, layer in layers.items()}
     pairs = {name: list(itertools.product(*both)) for name, both in ends.items()}
     wanted = {
         shape.pruned(*pair) for name in calls for shape in calls[name] for pair in pairs[name]
@@ -67,31 +64,8 @@ def time_layers(
         times = [sum(known[shape.pruned(*pair)] for shape in calls[name]) for pair in pairs[name]]
         rows = np.reshape(times, (len(inputs), len(outputs)))
         rounded = tuple(tuple(float(f"{ms:.5g}") for ms in row) for row in rows)
-        found[name] = LayerTimes(inputs, outputs, rounded)
+        found[name] = LayerTimes(inputs, outputs, layers[name].macs, rounded)
     return found
-
-
-def kept_features(space: SearchSpace, owners: Mapping[str, int], features: int) -> tuple[int, ...]:
-    """How many features of one end of a layer may be kept, increasing.
-
-    Those of several groups are thinned alike, and of very fine spaces some are left out.
-
-    Args:
-        space: The search space.
-        owners: For each group, how many of the features are of it.
-        features: How many there are in all.
-    """
-    groups = {c.name: c.values for c in space.coordinates if c.kind == "pruning_ratio"}
-    counts = [(owned, groups[name]) for name, owned in owners.items()]
-    levels = min(max((len(values) for _, values in counts), default=1), MOST_COUNTS)
-    found = set()
-    for level in np.linspace(0.0, 1.0, levels):
-        removed = 0
-        for owned, values in counts:
-            kept = values[round(level * (len(values) - 1))]
-            removed += owned - owned * kept // values[-1]
-        found.add(features - removed)
-    return tuple(sorted(found | {features}))
 
 
 def time_networks(
@@ -152,9 +126,16 @@ def measure(network: nn.Module, shipped: Shipped, space: SearchSpace, threads: i
     """
     graph = shipped.graph
     clock = Clock(threads)
+    try:  # first: a network that cannot be exported cannot be timed
+        (baseline,) = time_networks([network], shipped, clock)
+    except ExportError as error:
+        raise ExportError(
+            f"limits on latency need a network that ONNX Runtime runs, and this one cannot be "
+            f"exported ({error}); limit bops, macs or size_bytes instead."
+        ) from error
     table = LatencyTable(
         target=f"ONNX Runtime {onnxruntime.__version__}, {threads} thread{'s'[: threads > 1]}",
-        baseline_ms=0.0,
+        baseline_ms=baseline,
         fixed_ms=0.0,
         factor=1.0,
         ms_per_value=0.0,
@@ -166,9 +147,8 @@ def measure(network: nn.Module, shipped: Shipped, space: SearchSpace, threads: i
     points = SPREAD * (points - 0.5) + torch.linspace(0.0, 1.0, NETWORKS)[:, None]
     policies = space.decode(points.clamp(0.0, 1.0))
     compressed = (compress(network, policy, graph, images).eval() for policy in policies)
-    networks = itertools.chain([network], compressed)
-    with bar(1 + len(policies), "timing whole networks", "network") as shown:
-        baseline, *measured = time_networks(networks, shipped, clock, shown)
+    with bar(len(policies), "timing whole networks", "network") as shown:
+        measured = time_networks(compressed, shipped, clock, shown)
     sums = cost(space.encode(policies))
     if clock.disturbed:
         logger.warning(
@@ -179,6 +159,4 @@ def measure(network: nn.Module, shipped: Shipped, space: SearchSpace, threads: i
     fixed, factor, per_value = calibrate(
         sums.latency_ms.numpy(), sums.values.numpy(), np.array(measured)
     )
-    return replace(
-        table, baseline_ms=baseline, fixed_ms=fixed, factor=factor, ms_per_value=per_value
-    )
+    return replace(table, fixed_ms=fixed, factor=factor, ms_per_value=per_value)

@@ -25,6 +25,7 @@ TIE_BREAK = 1e-7
 MIN_GAIN = 1e-9
 REST = (3, 10)  # steps that a moved coordinate rests: drawn from 3 to 9
 MAX_STEPS = 1000
+FREE = 1e12  # more than a gain for any share of the budget
 CHUNK = 512  # policies that are predicted at once: what stays in a core's cache
 
 
@@ -121,36 +122,46 @@ def oscillate(
 
 
 def _step(search: Search, state: State, active: Tensor, step: int, rest: Tensor) -> None:
-    """Move one coordinate of each active search (`a` indices) by a level, if one may move."""
-    direction = torch.where(state.load[active] <= 1.0, 1, -1)  # a
-    target = state.now[active] + direction[:, None]
-    row, coordinate = ((target >= 0) & (target < search.grid.sizes)).nonzero(as_tuple=True)
+    """Move one coordinate of each active search (`a` indices), if one may move.
+
+    By one level; where costs may fall, by any number, for what lies between two cheap levels may be
+    dear.
+    """
+    grid, rises = search.grid, search.problem.rises
+    hops = torch.arange(1, 2 if rises else grid.values.shape[1])  # h
+    inside = state.load[active] <= 1.0  # a
+    target = state.now[active][:, :, None] + torch.where(inside, 1, -1)[:, None, None] * hops
+    row, coordinate, hop = ((target >= 0) & (target < grid.sizes[:, None])).nonzero(as_tuple=True)
     owner = active[row]  # m moves
     if len(row) == 0:
         return
-    points = search.grid.policies(state.now[active])[row]
-    points[torch.arange(len(row)), coordinate] = search.grid.values[
-        coordinate, target[row, coordinate]
+    points = grid.policies(state.now[active])[row]
+    points[torch.arange(len(row)), coordinate] = grid.values[
+        coordinate, target[row, coordinate, hop]
     ]
     value, load = search.look(points, owner)
     better = (load <= 1.0) & (value > state.best_value[owner] + MIN_GAIN)
-    density = (value - state.value[owner]) / (load - state.load[owner]).abs().clamp_min(1e-12)
+    gain, taken = value - state.value[owner], load - state.load[owner]
+    density = gain / taken.abs().clamp_min(1e-12)
+    if not rises:  # a gain that frees load comes first; what frees none leads nowhere
+        density = torch.where(inside[row] & (taken <= 0.0) & (gain > 0.0), FREE + gain, density)
+        density = torch.where(~inside[row] & (taken >= 0.0), gain - FREE, density)
     density[state.rests[owner, coordinate] >= step] = -torch.inf
 
     def table(entries: Tensor) -> Tensor:
         full = torch.full(target.shape, -torch.inf, dtype=value.dtype)
-        full[row, coordinate] = entries
-        return full
+        full[row, coordinate, hop] = entries
+        return full.flatten(1)
 
     improving, ranked = table(value.masked_fill(~better, -torch.inf)), table(density)
     improves = improving.amax(dim=1) > -torch.inf
     chosen = torch.where(improves, improving.argmax(dim=1), ranked.argmax(dim=1))
     moves = improves | (ranked.amax(dim=1) > -torch.inf)
     (which,) = moves.nonzero(as_tuple=True)
-    mover, column = active[which], chosen[which]
-    state.now[mover, column] += direction[which]
-    state.value[mover] = table(value)[which, column]
-    state.load[mover] = table(load)[which, column]
+    mover, column = active[which], chosen[which] // len(hops)
+    state.now[mover, column] = target.flatten(1)[which, chosen[which]]
+    state.value[mover] = table(value)[which, chosen[which]]
+    state.load[mover] = table(load)[which, chosen[which]]
     state.rests[mover, column] = step + rest[mover]
     _keep_best(state, mover, step)
 

@@ -63,7 +63,7 @@ def optimize(
     costs = tuple(limit.cost for limit in limits)
     grid = Grid.of(check_levels(levels))
     check_reachable(limits, grid.low)
-    problem = Problem(predict, costs, config.kappa)
+    problem = Problem(predict, costs, config.kappa, all(limit.rises for limit in limits))
     with single_thread():
         relaxed = _relax(problem, grid, budgets.expand(config.starts, -1), config, seed)
         relaxed = relaxed[_order(problem, relaxed)[:CANDIDATES]]
@@ -108,7 +108,7 @@ def optimize_many(
     if not limits:
         return []
     check_reachable(limits, grid.low)
-    problem = Problem(predict, (limit.cost,), config.kappa)
+    problem = Problem(predict, (limit.cost,), config.kappa, limit.rises)
     each = max(1, min(config.starts, FRONT_STARTS // len(limits)))
     amounts = budgets.detach().double().unsqueeze(1)  # k x 1
     with single_thread():

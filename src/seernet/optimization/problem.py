@@ -22,16 +22,18 @@ class Limit:
     Attributes:
         name: Key of the cost, e.g. `bops`.
         unit: Unit for messages, e.g. `BOPs`.
-        cost: Maps relaxed policies, `n x d`, to `n` costs; differentiable. It should not fall when
-            a coordinate rises. Where it does (some kernels are faster with more channels), limits
-            still hold, but a budget close to the cheapest policy may be refused.
+        cost: Maps relaxed policies, `n x d`, to `n` costs; differentiable.
         budget: Largest allowed cost, in `unit`.
+        rises: Whether the cost never falls when a coordinate rises. Where it may (some kernels are
+            faster with more channels), limits still hold, but a budget close to the cheapest policy
+            may be refused.
     """
 
     name: str
     unit: str
     cost: Cost
     budget: float
+    rises: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ class Problem:
         predict: Posterior of relaxed policies, differentiable.
         costs: One function for each of `l` limits.
         kappa: Standard deviations subtracted from the mean.
+        rises: Whether no cost falls when a coordinate rises.
     """
 
     predict: Predict
     costs: tuple[Cost, ...]
     kappa: float
+    rises: bool = True
 
     def objective(self, u: Tensor) -> Tensor:
         """Pessimistic scores of `n x d` policies: `n`."""

@@ -47,6 +47,11 @@ class Bound:
         """Base unit of the cost."""
         return _BASE_UNITS[self.cost]
 
+    @property
+    def rises(self) -> bool:
+        """Whether the cost never falls when a coordinate rises."""
+        return self.cost != "latency_ms"
+
     def evaluate(self, model: CostModel, u: Tensor) -> Tensor:
         """The bounded cost of `n x d` relaxed policies."""
         value: Tensor = getattr(model(u), self.cost)
@@ -62,6 +67,8 @@ def bounds(config: BudgetConfig, model: CostModel) -> tuple[Bound, ...]:
     found: dict[str, float] = {}
     for key, value in config.model_dump(exclude_none=True).items():
         cost = _RATIOS.get(key, key)
+        if cost == "latency_ms" and model.latency is None:
+            raise BudgetError(NO_TABLE)
         limit = float(value) * (baseline_cost(model, cost) if key in _RATIOS else 1.0)
         found[cost] = min(limit, found.get(cost, limit))
     return tuple(Bound(cost, limit) for cost, limit in sorted(found.items()))
@@ -71,9 +78,7 @@ def baseline_cost(model: CostModel, cost: str) -> float:
     """A cost of the uncompressed network at 32 bits, in its base unit."""
     if cost != "latency_ms":
         return float(getattr(model.baseline(), cost))
-    if model.latency is None:
-        raise BudgetError(NO_TABLE)
-    return model.latency.baseline_ms
+    return model.latency.baseline_ms if model.latency is not None else float("nan")
 
 
 def checked_space(

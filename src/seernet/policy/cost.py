@@ -22,7 +22,9 @@ from seernet.policy.policy import FULL_BITS
 from seernet.policy.space import SearchSpace
 
 FLOAT_BYTES = 4
-NO_TABLE = "a limit on latency needs a latency table; set `latency.table: measure`."
+NO_TABLE = (
+    "a limit on latency needs a latency table: set `latency.table`, and run `dvc repro latency`."
+)
 
 
 class Costs:
@@ -161,7 +163,7 @@ class CostModel:
         self.positions = torch.tensor([x.macs / x.weights for x in layers], dtype=torch.float64)
         self.layer_times = None
         if latency is not None:
-            latency.check(graph)
+            latency.check(space)
             self.layer_times = Interpolation([latency.layers[x.name] for x in layers])
         self.maps = graph.maps
         self.whole_macs = float(sum(x.macs for x in graph.whole))

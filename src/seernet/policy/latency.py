@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from seernet.errors import ArtifactError
-from seernet.graph import Layer, NetworkGraph
+from seernet.graph import Layer
+from seernet.policy.space import SearchSpace
 
 VERSION = 1
+MOST_COUNTS = 12  # channel counts of one end of a layer
 NONE = json.dumps({"version": VERSION, "layers": None}) + "\n"
 
 
@@ -34,12 +36,14 @@ class LayerTimes:
     Attributes:
         inputs: Kept input channels, increasing, the layer's own number last.
         outputs: Kept output channels, the same.
+        macs: MACs of the layer at full width, by which a table of another image size is told.
         ms: Milliseconds, one row for each of `inputs`. More channels may take less time: kernels
             like round numbers of them.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    macs: int
     ms: tuple[tuple[float, ...], ...]
 
 
@@ -63,24 +67,35 @@ class LatencyTable:
     ms_per_value: float
     layers: Mapping[str, LayerTimes]
 
-    def check(self, graph: NetworkGraph) -> None:
-        """Refuse a table of another network.
+    def check(self, space: SearchSpace) -> None:
+        """Refuse a table of another network, image size or search space.
 
         Raises:
-            ArtifactError: If a layer is missing, or has another number of channels.
+            ArtifactError: If a layer is missing or differs, or other channel counts were timed.
         """
-        odd = [layer.name for layer in graph.layers if not self._knows(layer)]
-        if odd or len(self.layers) != len(graph.layers):
-            odd += [name for name in self.layers if name not in {x.name for x in graph.layers}]
+        layers = {layer.name: layer for layer in space.graph.layers}
+        odd = [name for name in layers if not self._knows(layers[name])]
+        odd += [name for name in self.layers if name not in layers]
+        if odd:
             raise ArtifactError(
-                f"the latency table is of another network: it differs in {', '.join(odd[:3])}; "
-                "measure this one (`latency.table: measure`), on the target."
+                f"the latency table is of another network or image size: it differs in "
+                f"{', '.join(odd[:3])}; measure this one (`latency.table: measure`), on the target."
             )
+        for name, layer in layers.items():
+            timed = self.layers[name]
+            if (timed.inputs, timed.outputs) != timed_counts(space, layer):
+                raise ArtifactError(
+                    f"the latency table is of another search space: in {name} other numbers of "
+                    "channels were timed; measure again (`latency.table: measure`), on the target, "
+                    "with this `space`."
+                )
 
     def _knows(self, layer: Layer) -> bool:
         times = self.layers.get(layer.name)
-        ends = (layer.in_features, layer.out_features)
-        return times is not None and (times.inputs[-1], times.outputs[-1]) == ends
+        if times is None:
+            return False
+        ends = (layer.in_features, layer.out_features, layer.macs)
+        return (times.inputs[-1], times.outputs[-1], times.macs) == ends
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -90,12 +105,12 @@ class LatencyTable:
 
     @classmethod
     def of_run(cls, path: Path) -> LatencyTable | None:
-        """What the stage `latency` wrote: a table, or that there is none.
+        """What the stage `latency` wrote; None if that is no table, or if it has not run.
 
         Raises:
-            ArtifactError: If the file is missing or damaged.
+            ArtifactError: If the file is damaged.
         """
-        there_is_none = path.exists() and path.read_text(encoding="utf-8") == NONE
+        there_is_none = not path.exists() or path.read_text(encoding="utf-8") == NONE
         return None if there_is_none else cls.load(path)
 
     @classmethod
@@ -109,6 +124,8 @@ class LatencyTable:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document.pop("version") != VERSION:
                 raise ValueError(f"its version is not {VERSION}")
+            if document["layers"] is None:
+                raise ValueError("it says that there is none")
             layers = {name: _times(entry) for name, entry in document.pop("layers").items()}
             table = cls(layers=layers, **document)
             numbers = [table.baseline_ms, table.fixed_ms, table.factor, table.ms_per_value]
@@ -122,6 +139,40 @@ class LatencyTable:
         return table
 
 
+def timed_counts(space: SearchSpace, layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Kept input and output channels at which a layer is timed.
+
+    Both ends of a depthwise layer are the same channels; its time is by its outputs.
+    """
+    inputs = kept_features(space, layer.inputs, layer.in_features)
+    outputs = kept_features(space, layer.outputs, layer.out_features)
+    return inputs[-1:] if layer.depthwise else inputs, outputs
+
+
+def kept_features(space: SearchSpace, owners: Mapping[str, int], features: int) -> tuple[int, ...]:
+    """How many features of one end of a layer may be kept, increasing.
+
+    Those of several groups are thinned alike, and of very fine spaces some are left out.
+
+    Args:
+        space: The search space.
+        owners: For each group, how many of the features are of it.
+        features: How many there are in all.
+    """
+    groups = {c.name: c.values for c in space.coordinates if c.kind == "pruning_ratio"}
+    counts = [(owned, groups[name]) for name, owned in owners.items()]
+    levels = min(max((len(values) for _, values in counts), default=1), MOST_COUNTS)
+    found = set()
+    for step in range(levels):
+        level = step / max(levels - 1, 1)
+        removed = 0
+        for owned, values in counts:
+            kept = values[round(level * (len(values) - 1))]
+            removed += owned - owned * kept // values[-1]
+        found.add(features - removed)
+    return tuple(sorted(found | {features}))
+
+
 def _times(entry: Mapping[str, Any]) -> LayerTimes:
     inputs, outputs = (tuple(int(n) for n in entry[side]) for side in ("inputs", "outputs"))
     ms = torch.tensor(entry["ms"], dtype=torch.float64)
@@ -130,7 +181,7 @@ def _times(entry: Mapping[str, Any]) -> LayerTimes:
         raise ValueError("its channel counts do not fit its times")
     if not bool((ms >= 0).all()):
         raise ValueError("a time is negative")
-    return LayerTimes(inputs, outputs, tuple(tuple(row) for row in ms.tolist()))
+    return LayerTimes(inputs, outputs, int(entry["macs"]), tuple(tuple(row) for row in ms.tolist()))
 
 
 class Interpolation:
@@ -174,4 +225,7 @@ def _place(knots: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     left = (found - 1).clamp(0, knots.shape[1] - 2)
     layer = torch.arange(len(knots))
     low, high = knots[layer, left], knots[layer, left + 1]
-    return left, ((value - low) / (high - low).clamp_min(1e-9)).clamp(0.0, 1.0)
+    share = (value - low) / (high - low).clamp_min(1e-9)
+    # Not `clamp`, whose gradient vanishes at its bounds: at every count that was timed.
+    beyond = (share.detach() < 0.0) | (share.detach() > 1.0)
+    return left, torch.where(beyond, share.detach().clamp(0.0, 1.0), share)
