@@ -12,7 +12,7 @@ from seernet import artifacts
 from seernet.config import Params, load
 from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune, measuring
-from seernet.policy import Bound, CostModel, LatencyTable, Policy, bounds, checked_space
+from seernet.policy import LATENCY, Bound, CostModel, LatencyTable, Policy, bounds, checked_space
 from seernet.sampling import uniform_candidates
 from seernet.stage import budget_argument, run
 from seernet.store import Store, default_root
@@ -59,6 +59,8 @@ def main() -> None:
         slack = 1.0 - max(
             float(limit.evaluate(cost, space.encode([policy]))) / limit.limit for limit in limits
         )
+        if any(limit.cost == LATENCY for limit in limits):
+            record[LATENCY] = float(cost(space.encode([policy])).latency_ms)
         metrics[method] = {
             "bops_ratio": record["cost_bops"] / float(cost.baseline().bops),
             "predicted_score": None,

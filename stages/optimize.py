@@ -8,6 +8,7 @@ from seernet.config import load
 from seernet.graph import NetworkGraph
 from seernet.optimization import Limit, optimize
 from seernet.policy import (
+    LATENCY,
     CostModel,
     FeatureMap,
     LatencyTable,
@@ -65,6 +66,8 @@ def main() -> None:
         "budget_bops": next((b.limit for b in found if b.cost == "bops"), None),
         "slack": 1.0 - max(used.values()),
     }
+    if LATENCY in solution.costs:
+        metrics[LATENCY] = solution.costs[LATENCY]
     artifacts.write_json(artifacts.METRICS / "optimize" / f"{budget}.json", metrics)
     shown = ", ".join(f"{solution.costs[b.cost]:.4g} {b.unit}" for b in found)
     logger.info("%s: predicted score %.4f; %s", budget, solution.mean, shown)

@@ -72,3 +72,27 @@ def test_stretched_weights_are_the_weights(network):
             allowed = float(most) if layer.weight_quantizer.bits == 8 else 1e-6
             torch.testing.assert_close(restored, expected, atol=1.01 * allowed, rtol=1e-5)
             assert int(integers.abs().max()) <= 128
+
+
+@pytest.mark.parametrize("gamma", [1e-6, 1e-12, 1e-36, 1e-42])
+def test_channels_that_a_norm_all_but_silences_keep_biases_that_an_accumulator_holds(gamma):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([1.0, gamma, -gamma, gamma]))
+        model[1].bias.copy_(torch.tensor([0.5, 2.0, -3.0, 0.0]))
+    graph = trace(model, SHAPE, 4)
+    bits = dict.fromkeys((layer.name for layer in graph.layers), 8)
+    images = torch.randn(8, *SHAPE)
+    network = compress(model, Policy({}, bits, bits), graph, images).eval()
+    with torch.no_grad():
+        before = network(images)
+        settle(network, SHAPE)
+        torch.testing.assert_close(network(images), before, rtol=1e-4, atol=1e-3)
+    (layer,) = (m for m in fold_norms(network, profile_of(network, SHAPE)).modules()
+                if isinstance(m, QuantConv2d))  # fmt: skip
+    _, scale = stretched_integers(layer)
+    assert bool((scale > 0.0).all())
+    counts = (layer.bias / (scale * layer.act_quantizer.step)).abs()
+    assert float(counts.max()) < 2**31

@@ -211,15 +211,6 @@ def test_network_beyond_any_limit_of_its_budget_is_refused(stage, cost):
         module.check_limits("low", [*others, Bound(cost, 999.0)], counted)
 
 
-def test_milliseconds_beyond_the_limit_are_refused_to_the_last(stage):
-    module = stage.script("finetune", "low")
-    module.check_limits("low", [Bound("latency_ms", 1.5)], {"latency_ms": 1.5})
-    with pytest.raises(
-        SeerNetError, match=r"`low` allows 1\.5 ms, its finetuned network needs 1\.6"
-    ):
-        module.check_limits("low", [Bound("latency_ms", 1.5)], {"latency_ms": 1.6})
-
-
 def with_table(stage, table):
     """The parameters, with another `latency.table`."""
     latency = stage.params.latency.model_copy(update={"table": table})

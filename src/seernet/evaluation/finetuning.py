@@ -143,8 +143,6 @@ class Finetuner:
     def costs(self, policy: Policy, cost: CostModel) -> dict[str, Any]:
         """Costs counted on a policy's network, and the compute of finetuning it with all seeds.
 
-        Latency is the table's, where there is one; the rest is counted.
-
         Args:
             policy: The policy.
             cost: The cost model, held against the network itself.
@@ -155,8 +153,7 @@ class Finetuner:
         keep = kept_channels(self.baseline, policy, self.graph)
         network = build_compressed(self.baseline, policy, self.graph, keep)
         counted = count(network, self.graph.input_shape)
-        costs = cost(cost.space.encode([policy]))
-        predicted = int(costs.bops.round())
+        predicted = int(cost(cost.space.encode([policy])).bops.round())
         if predicted != counted.bops:
             raise SeerNetError(
                 f"the cost model says {predicted} BOPs for a policy whose network needs "
@@ -166,8 +163,6 @@ class Finetuner:
         spent = train_macs(config, counted.macs, self.dataset.info.counts["train"])
         found = asdict(counted)
         found["cost_bops"] = found.pop("bops")
-        if cost.latency is not None:
-            found["latency_ms"] = float(costs.latency_ms)
         return {**found, "train_macs": spent * len(config.seeds)}
 
     def run(self, job: Job) -> Run:

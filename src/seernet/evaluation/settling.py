@@ -22,6 +22,7 @@ from seernet.compression import QuantConv2d, QuantLinear, fold_norms, profile_of
 WIDEST = 127
 WIDEST_PAIR = 64  # with inputs of 8 bits
 LARGEST_BIAS = 2**30  # of an accumulator of 32 bits
+SMALLEST_SCALE = 1e-30  # so that products of scales are normal numbers
 MIDDLE = 128  # of a byte: what stands for zero in a signed tensor
 
 
@@ -50,7 +51,7 @@ def stretched_integers(layer: QuantConv2d | QuantLinear) -> tuple[Tensor, Tensor
     # A channel that its norm all but silences leaves steps so small that no accumulator holds its
     # bias: it takes the smallest step that does, with weights that are next to nothing or nothing.
     least = layer.bias.detach().float().abs() / (LARGEST_BIAS * act.step.detach().float())
-    raised = torch.maximum(scale, least)
+    raised = torch.maximum(scale, least).clamp_min(SMALLEST_SCALE)
     factor = torch.where(raised > scale, scale / raised, 1.0).view(-1, *[1] * (integers.dim() - 1))
     return (integers * factor).round().to(torch.int16), raised
 

@@ -1,6 +1,13 @@
 """Policies, the space they live in, their cost, and the budgets on it: pure values, no networks."""
 
-from seernet.policy.budget import Bound, bounds, check_budgets, checked_space
+from seernet.policy.budget import (
+    LATENCY,
+    Bound,
+    bounds,
+    check_budgets,
+    checked_space,
+    without_latency,
+)
 from seernet.policy.cost import CostModel, Costs
 from seernet.policy.features import FeatureMap
 from seernet.policy.latency import LatencyTable, LayerTimes
@@ -16,6 +23,7 @@ from seernet.policy.space import SearchSpace
 
 __all__ = [
     "FULL_BITS",
+    "LATENCY",
     "Bound",
     "CostModel",
     "Costs",
@@ -32,4 +40,5 @@ __all__ = [
     "probe_policy",
     "probes",
     "save_divergences",
+    "without_latency",
 ]

@@ -15,18 +15,19 @@ from seernet.policy.cost import NO_TABLE, CostModel
 from seernet.policy.latency import LatencyTable
 from seernet.policy.space import SearchSpace
 
+LATENCY = "latency_ms"
 UNITS = {
     "bops": ("MBOPs", 1e6),
     "macs": ("MMACs", 1e6),
     "size_bytes": ("kB", 1e3),
-    "latency_ms": ("ms", 1.0),
+    LATENCY: ("ms", 1.0),
 }
-_BASE_UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes", "latency_ms": "ms"}
+_BASE_UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes", LATENCY: "ms"}
 _RATIOS = {
     "bops_ratio": "bops",
     "macs_ratio": "macs",
     "size_ratio": "size_bytes",
-    "latency_ratio": "latency_ms",
+    "latency_ratio": LATENCY,
 }
 
 
@@ -50,7 +51,7 @@ class Bound:
     @property
     def rises(self) -> bool:
         """Whether the cost never falls when a coordinate rises."""
-        return self.cost != "latency_ms"
+        return self.cost != LATENCY
 
     def evaluate(self, model: CostModel, u: Tensor) -> Tensor:
         """The bounded cost of `n x d` relaxed policies."""
@@ -67,16 +68,21 @@ def bounds(config: BudgetConfig, model: CostModel) -> tuple[Bound, ...]:
     found: dict[str, float] = {}
     for key, value in config.model_dump(exclude_none=True).items():
         cost = _RATIOS.get(key, key)
-        if cost == "latency_ms" and model.latency is None:
+        if cost == LATENCY and model.latency is None:
             raise BudgetError(NO_TABLE)
         limit = float(value) * (baseline_cost(model, cost) if key in _RATIOS else 1.0)
         found[cost] = min(limit, found.get(cost, limit))
     return tuple(Bound(cost, limit) for cost, limit in sorted(found.items()))
 
 
+def without_latency(config: BudgetConfig) -> BudgetConfig:
+    """A budget's other limits."""
+    return config.model_copy(update={"latency_ms": None, "latency_ratio": None})
+
+
 def baseline_cost(model: CostModel, cost: str) -> float:
     """A cost of the uncompressed network at 32 bits, in its base unit."""
-    if cost != "latency_ms":
+    if cost != LATENCY:
         return float(getattr(model.baseline(), cost))
     return model.latency.baseline_ms if model.latency is not None else float("nan")
 
@@ -121,7 +127,7 @@ def check_budgets(budgets: Mapping[str, BudgetConfig], model: CostModel) -> None
     problems = []
     for name, config in budgets.items():
         if model.latency is None:
-            config = config.model_copy(update={"latency_ms": None, "latency_ratio": None})
+            config = without_latency(config)
         for bound in bounds(config, model):
             reachable = float(bound.evaluate(model, cheapest))
             if reachable > bound.limit:

@@ -29,7 +29,7 @@ COLUMNS = (
     "baseline_score",
 )
 _NETWORK = ("cost_bops", "bops_ratio", "macs", "parameters", "size_bytes", "predicted_score")
-LATENCY = "latency_ms"  # a last column, where a latency table was used
+LATENCY = "latency_ms"  # a last column, where a budget limits it
 _RUN = ("seed", "search_score", "test_score")
 
 
@@ -44,8 +44,8 @@ def collect(budgets: Iterable[str], metrics: Path = METRICS) -> pd.DataFrame:
         metrics: Folder that holds `finetune/<budget>.json` and `baseline/<budget>.json`.
 
     Returns:
-        The columns `COLUMNS`; costs in BOPs, sizes in bytes, scores in [0, 1]. Where a latency
-        table was used, a last one, `latency_ms`.
+        The columns `COLUMNS`; costs in BOPs, sizes in bytes, scores in [0, 1]. Where a
+        budget limits latency, a last one, `latency_ms`.
 
     Raises:
         ArtifactError: If a file is missing, damaged, or lacks a key.
