@@ -143,8 +143,8 @@ class Clone:
         return self.run(sys.executable, "stages/remote.py", *options, expect=expect)
 
     def not_pushed(self):
-        output = self.dvc("data", "status", "--not-in-remote", "--granular", "--json", "-q")
-        return json.loads(output).get("not_in_remote", [])
+        output = self.dvc("data", "status", "--not-in-remote", "--granular", "--json")
+        return json.loads(output.strip().splitlines()[-1]).get("not_in_remote", [])
 
     def again(self, folder):
         """A fresh clone of this clone: another person's."""
