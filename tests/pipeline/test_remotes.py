@@ -119,7 +119,7 @@ class Clone:
             command, cwd=self.folder, env=self._environment, text=True, timeout=900, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        assert done.returncode == expect, done.stdout
+        assert done.returncode in (expect if isinstance(expect, tuple) else (expect,)), done.stdout
         return done.stdout
 
     def dvc(self, *arguments, expect=0):
@@ -224,7 +224,7 @@ def test_a_damaged_object_is_found_named_and_repaired(kind, harm, publish, reque
     damage(ours, harm, "models/baseline/model.safetensors")
     theirs = ours.again(tmp_path / "theirs")
     theirs.add_secrets(request.getfixturevalue(kind))
-    theirs.dvc("pull", expect=1)
+    theirs.dvc("pull", expect=(1, 255))
     output = theirs.check_remote(expect=1)
     assert f"models/baseline/model.safetensors is {harm}" in output
     assert "REPAIR=1" in output and "Traceback" not in output
