@@ -15,7 +15,7 @@ from seernet.models import build, trace
 from seernet.policy import CostModel, checked_space
 from seernet.stage import run
 from seernet.store import default_root
-from seernet.training import make_task, score, scored, seeded, train_macs
+from seernet.training import make_task, reproducible, score, scored, seeded, train_macs
 
 logger = logging.getLogger("pretrain")
 
@@ -25,7 +25,7 @@ NEAR_CHANCE = 1.2  # times the score of a guess
 def main() -> None:
     """Write `models/baseline/`, its metrics and its training curve."""
     params = resolve(load())
-    torch.set_num_threads(params.pretrain.threads)
+    reproducible(params.pretrain.threads)
     dataset = Dataset.open(artifacts.PREPARED, torch.device(params.device), params.data.workers)
     info = dataset.info
     with seeded(params.seed):

@@ -19,6 +19,7 @@ Source:
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from seernet.errors import ModelError
 
 _CANDIDATES = 24
 _SAMPLE = 1 << 15
+_FUSES = find_spec("triton") is not None
 
 
 class LearnedStep(torch.autograd.Function):
@@ -115,8 +117,7 @@ class Quantizer(nn.Module):
             step = step.view(-1, *[1] * (x.dim() - 1))
         shared = x.numel() // x.shape[0]
         scale = (shared * self.high) ** -0.5
-        out: Tensor = LearnedStep.apply(x, step.to(x.dtype), self.low, self.high, scale)
-        return out
+        return _quantize(x, step, self.low, self.high, scale)
 
     def integers(self, x: Tensor) -> Tensor:
         """The integers that stand for `x`, as int8 (signed) or uint8."""
@@ -143,6 +144,18 @@ class Quantizer(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take up what `get_extra_state` gave."""
         self.signed, self.ready = (bool(flag) for flag in state)
+
+
+def _quantize(x: Tensor, step: Tensor, low: int, high: int, gradient_scale: float) -> Tensor:
+    """The learned-step quantizer; on a GPU fused, where Triton is installed."""
+    out: Tensor
+    if x.is_cuda and _FUSES:
+        from seernet.compression.fused import FusedStep
+
+        out = FusedStep.apply(x, step, low, high, gradient_scale)
+    else:
+        out = LearnedStep.apply(x, step.to(x.dtype), low, high, gradient_scale)
+    return out
 
 
 def _sample(values: Tensor) -> Tensor:

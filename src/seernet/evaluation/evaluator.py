@@ -32,6 +32,8 @@ from seernet.training import (
     lay_out,
     make_optimizer,
     make_task,
+    replay_on,
+    reproducible,
     score,
     scored,
     seeded,
@@ -156,7 +158,7 @@ class Evaluator:
         Raises:
             SeerNetError: If data or baseline, which all policies share, are at fault.
         """
-        torch.set_num_threads(self.spec.config.threads)
+        reproducible(self.spec.config.threads)
         seed = int(digest([policy.to_dict(), self.spec.seed])[:12], 16)
         spent = 0
         try:
@@ -175,7 +177,7 @@ class Evaluator:
             ModelError: If its outputs are not finite.
             PolicyError: If the policy is of another network.
         """
-        torch.set_num_threads(self.spec.config.threads)
+        reproducible(self.spec.config.threads)
         network = compress(self.model, policy, self.graph, self.images).eval()
         value = 0.0
         size = max(1, DIVERGENCE_PIXELS // (self.images.shape[-2] * self.images.shape[-1]))
@@ -204,7 +206,15 @@ class Evaluator:
         soft = Distillation(self.model.eval(), config.distillation, config.temperature)
         optimizer = make_optimizer(network, recipe)
         with seeded(seed):
-            train_steps(network, self._batches(seed), self.task, optimizer, recipe, soft=soft)
+            train_steps(
+                network,
+                self._batches(seed),
+                self.task,
+                optimizer,
+                recipe,
+                soft=soft,
+                replay=replay_on(network),
+            )
         recalibrate_norms(network, self.images)
 
     def _batches(self, seed: int) -> Iterator[tuple[Tensor, Targets]]:

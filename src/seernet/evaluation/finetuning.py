@@ -32,6 +32,7 @@ from seernet.training import (
     Plan,
     fit,
     make_task,
+    reproducible,
     score,
     scored,
     train_macs,
@@ -115,7 +116,7 @@ class Finetuner:
     """
 
     def __init__(self, params: Params, folders: Folders) -> None:
-        torch.set_num_threads(params.finetune.threads)
+        reproducible(params.finetune.threads)
         self.params = params
         self.folders = folders
         self.device = torch.device(params.device)

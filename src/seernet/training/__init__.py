@@ -3,7 +3,15 @@
 from seernet.training.checkpoint import remove_progress
 from seernet.training.fit import Fit, Plan, fit, scored, train_macs
 from seernet.training.layout import lay_out
-from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
+from seernet.training.loop import (
+    Recipe,
+    make_optimizer,
+    replay_on,
+    reproducible,
+    score,
+    seeded,
+    train_steps,
+)
 from seernet.training.task import Classification, Distillation, Task
 from seernet.training.tasks import make_task
 
@@ -19,6 +27,8 @@ __all__ = [
     "make_optimizer",
     "make_task",
     "remove_progress",
+    "replay_on",
+    "reproducible",
     "score",
     "scored",
     "seeded",

@@ -14,7 +14,7 @@ from seernet.data import Augment, Batch, Dataset, Split
 from seernet.progress import bar
 from seernet.training.checkpoint import Progress, load_progress, save_progress
 from seernet.training.layout import lay_out
-from seernet.training.loop import Recipe, make_optimizer, score, seeded, train_steps
+from seernet.training.loop import Recipe, make_optimizer, replay_on, score, seeded, train_steps
 from seernet.training.task import Distillation, Task
 from seernet.training.tasks import make_task
 
@@ -81,15 +81,15 @@ def fit(model: nn.Module, dataset: Dataset, plan: Plan) -> Fit:
     optimizer = make_optimizer(model, recipe)
     progress = load_progress(plan.checkpoint, model, optimizer) or Progress.start(model)
     soft = _distillation(config, plan.teacher)
+    replay = replay_on(model)
     for row in progress.history:
         _notify(plan, row)
     with bar(config.epochs, plan.label, "epoch", plan.line) as shown:
         shown.update(progress.epoch)
         for epoch in range(progress.epoch, config.epochs):
             with seeded(plan.seed * 100_003 + epoch):
-                loss = train_steps(
-                    model, loader.epoch(epoch), task, optimizer, recipe, epoch * len(loader), soft
-                )
+                first, batches = epoch * len(loader), loader.epoch(epoch)
+                loss = train_steps(model, batches, task, optimizer, recipe, first, soft, replay)
             found = _search_score(model, dataset, task, plan)
             progress.record(model, epoch + 1, loss, found)
             if plan.checkpoint is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seernet.data import Targets
 from seernet.errors import TrainingError
+from seernet.training.replay import Replay
 from seernet.training.task import Distillation, Task
 
 _SMALLEST_STEP = 1e-8
@@ -61,13 +62,30 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
         {"params": plain, "weight_decay": 0.0, "peak": recipe.learning_rate},
         {"params": steps, "weight_decay": 0.0, "peak": recipe.step_learning_rate},
     ]
+    groups = [group for group in groups if group["params"]]
+    for group in groups:
+        if group["params"][0].is_cuda:  # a number would be fixed when a step is recorded
+            group["lr"] = torch.zeros((), device=group["params"][0].device)
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        groups,
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0.0,
         fused=True,
     )
+
+
+def reproducible(threads: int) -> None:
+    """Let torch compute the same in every run: so many threads, and no kernel chosen by speed."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, as on a CPU
+
+
+def replay_on(model: nn.Module) -> Replay | None:
+    """What replays a network's training steps, if it lies on a GPU."""
+    return Replay() if next(model.parameters()).is_cuda else None
 
 
 def _steps(model: nn.Module) -> list[nn.Parameter]:
@@ -83,6 +101,7 @@ def train_steps(
     recipe: Recipe,
     first_step: int = 0,
     soft: Distillation | None = None,
+    replay: Replay | None = None,
 ) -> float:
     """Train over the batches.
 
@@ -94,6 +113,7 @@ def train_steps(
         recipe: The schedule.
         first_step: Where on the schedule the first batch lies.
         soft: Soft targets, if any.
+        replay: From `replay_on`, for all steps of a training; None runs them one kernel at a time.
 
     Returns:
         Mean loss.
@@ -104,11 +124,8 @@ def train_steps(
     model.train()
     steps = _steps(model)
     device = next(model.parameters()).device.type
-    total: Tensor | None = None
-    count = 0
-    for images, targets in batches:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * recipe.factor(first_step + count)
+
+    def step(images: Tensor, targets: Targets) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             loss = task.loss(model, images, targets, soft)
         optimizer.zero_grad(set_to_none=True)
@@ -116,7 +133,15 @@ def train_steps(
         optimizer.step()
         if steps:
             torch._foreach_clamp_min_([step.data for step in steps], _SMALLEST_STEP)
-        total = loss.detach() if total is None else total + loss.detach()
+        return loss.detach()
+
+    total: Tensor | None = None
+    count = 0
+    for images, targets in batches:
+        for group in optimizer.param_groups:
+            _set_rate(group, group["peak"] * recipe.factor(first_step + count))
+        loss = step(images, targets) if replay is None else replay(step, images, targets)
+        total = loss.clone() if total is None else total + loss
         count += 1
         if count % _CHECK_EVERY == 0:
             _check_finite(total, first_step + count)
@@ -124,6 +149,13 @@ def train_steps(
         return 0.0
     _check_finite(total, first_step + count)
     return float(total) / count
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _check_finite(total: Tensor, step: int) -> None:
