@@ -131,3 +131,24 @@ def test_aliases_of_ordinary_size_are_accepted(load_text, params_text):
 )
 def test_what_is_no_parameters_file_is_refused(load_text, content):
     assert "params.yaml" in refusal(load_text, content)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("2020-13-45", "month"),
+        ("!!bool maybe", "'maybe'"),
+        ("9" * 5000, "4300 digits"),
+        ("a\x1fb", "U+001F"),
+        (b"\xe9", "UTF-8"),
+        ("[" * 3000, "depth"),
+    ],
+)
+def test_malformed_value_is_refused_with_its_line(load_text, params_text, value, says):
+    before, rule, after = params_text.partition("  kappa: ")
+    assert rule
+    value = value if isinstance(value, bytes) else value.encode()
+    after = after.partition("\n")[2]
+    message = refusal(load_text, f"{before}{rule}".encode() + value + f"\n{after}".encode())
+    assert f", line {before.count(chr(10)) + 1}" in message
+    assert says in message

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
-from seernet.data.images import UnreadableImageError, fit, read_image, to_array
+from seernet.data.boxes import Defects, image_size
+from seernet.data.images import (
+    MAX_FILE_BYTES,
+    ORIENTATION,
+    UnreadableImageError,
+    fit,
+    read_image,
+    to_array,
+)
 
 
 def _saved(image: Image.Image, path: Path, **options: object) -> Path:
@@ -132,6 +143,92 @@ def test_giant_image_is_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UnreadableImageError, match=f"more than {limit} pixels"):
         read_image(path, 3)
+
+
+def _giant(suffix: str, side: int) -> bytes:
+    """A small file whose header claims `side` x `side` pixels."""
+    buffer = io.BytesIO()
+    names = {"tif": "TIFF", "jpg": "JPEG", "pgm": "PPM"}
+    Image.new("L", (301, 301)).save(buffer, names.get(suffix, suffix.upper()))
+    content, real, fake = buffer.getvalue(), (301).to_bytes(2, "little"), side.to_bytes(2, "little")
+    match suffix:
+        case "pgm":
+            return content.replace(b"301 301", f"{side} {side}".encode())
+        case "png":
+            header = b"IHDR" + side.to_bytes(4) * 2 + content[24:29]
+            return content[:12] + header + zlib.crc32(header).to_bytes(4) + content[33:]
+        case "jpg":
+            return content.replace(real[::-1] * 2, fake[::-1] * 2)
+    return content.replace(real, fake)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif", "pgm"])
+def test_pixels_of_a_giant_header_are_never_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def load(_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(_giant(suffix, 65000))
+    with pytest.raises(UnreadableImageError, match="decompression bomb; make it smaller"):
+        read_image(path, 3)
+
+
+def test_a_giant_or_endless_file_is_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Path, "read_bytes")
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(UnreadableImageError, match=f"{MAX_FILE_BYTES + 1} bytes"):
+        read_image(tmp_path / "a.png", 3)
+    os.mkfifo(tmp_path / "b.png")
+    with pytest.raises(UnreadableImageError, match="not a regular file"):
+        read_image(tmp_path / "b.png", 3)
+
+
+def test_content_counts_and_not_the_ending(tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 3), (10, 20, 30))
+    image.save(tmp_path / "a.jpg", "PNG")
+    assert _pixel(tmp_path / "a.jpg") == (10, 20, 30)
+    (tmp_path / "text.png").write_text("no image")
+    # Of what Pillow knows beside images, some formats (EPS) start another program.
+    for kind in ("EPS", "PDF", "ICO", "PCX"):
+        image.save(tmp_path / f"{kind}.png", kind)
+    for name in ("text", "EPS", "PDF", "ICO", "PCX"):
+        with pytest.raises(UnreadableImageError, match="not an image of a known format"):
+            read_image(tmp_path / f"{name}.png", 3)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow on damaged tags
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_size_of_a_damaged_image_is_a_size_or_a_complaint(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    noise = Image.fromarray(draw.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    complaints = 0
+    for suffix in ("png", "jpg", "gif", "bmp", "tif", "webp"):
+        options = {} if suffix in ("gif", "bmp") else {"exif": exif}
+        path = _saved(noise, tmp_path / f"a.{suffix}", **options)
+        whole = np.frombuffer(path.read_bytes(), np.uint8)
+        for _ in range(60):
+            broken = whole[: draw.integers(0, len(whole))] if draw.random() < 0.3 else whole.copy()
+            places = draw.integers(0, max(1, min(len(broken), 200)), 6 if len(broken) else 0)
+            broken = broken.copy()
+            broken[places] = draw.integers(0, 256, len(places))
+            path.write_bytes(broken.tobytes())
+            defects = Defects(False)
+            size = image_size(path, (16, 16), "a.xml", defects)
+            if size is None:
+                (complaint,) = defects.complaints
+                assert path.name in complaint
+                complaints += 1
+            else:
+                assert min(size) > 0
+    assert complaints > 100
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.reader import ReaderError
 
 from seernet.errors import ConfigError
 
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 10_000
 MAX_DEPTH = 16
+MAX_RECURSION = 100  # beyond it Python's own limit is near
 MAX_INTEGER = 2**53  # up to here every integer is a float, too
 MAX_SHOWN = 60
 
@@ -32,6 +34,18 @@ _CONSTRUCTION_ERRORS = (
     ArithmeticError,
     RecursionError,
 )
+
+
+class _Constructor(SafeConstructor):  # type: ignore[misc]
+    """Gives the line, too, of a number, date or tag that is malformed."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except _CONSTRUCTION_ERRORS as error:
+            text = f", {shown(node.value)}" if isinstance(node.value, str) else ""
+            problem = f"{node.tag}{text} cannot be read ({type(error).__name__}: {error})"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -47,9 +61,13 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: If the file cannot be read, or holds anything else.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} must be text in UTF-8: {error}; save it as UTF-8.") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}, line {line}: must be text in UTF-8: {error}; save it as UTF-8."
+        ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}; run from the repository root.") from error
     if len(text) > MAX_CHARACTERS:
@@ -64,15 +82,24 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _parse(text: str, path: Path) -> Any:
+    loader = YAML(typ="safe", pure=True)
+    loader.Constructor = _Constructor
+    loader.max_depth = MAX_RECURSION
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return loader.load(text)
     except DuplicateKeyError as error:
         # ruamel: found duplicate key "seed" with value "1" (original value: "0")
         problem = " ".join(str(error.problem).split()).split(" with value ")[0]
         raise ConfigError(f"{path}{_line(error)}: {problem}; remove one of the two.") from error
     except MarkedYAMLError as error:
-        problem = error.problem or error.context
-        raise ConfigError(f"{path}{_line(error)} is not valid YAML: {problem}.") from error
+        problem = " ".join(str(error.problem or error.context).split(", if necessary")[0].split())
+        raise ConfigError(f"{path}{_line(error)} is not valid YAML: {problem:.200}.") from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(
+            f"{path}, line {line} is not valid YAML: it holds the invisible character "
+            f"U+{error.character:04X}; remove it."
+        ) from error
     except (YAMLError, *_CONSTRUCTION_ERRORS) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from seernet.data.images import ORIENTATION
+from seernet.data.images import BROKEN, ORIENTATION, open_image
 from seernet.data.listing import shorten
 
 TOLERANCE = 1.5  # pixels that a box may reach over the edge: tools count from 0 or from 1
 SMALLEST = 1e-3  # pixels
+_SHOWN = 200  # characters of one defect: names and values may be of any length
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ def image_size(
     """
     name = f"{path.parent.name}/{path.name}"
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             raw = (opened.height, opened.width)
             orientation = opened.getexif().get(ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*BROKEN, Image.DecompressionBombError) as error:
         defects.other("images cannot be read", "replace or remove them", f"{name} ({error})")
         return None
     upright = raw[::-1] if orientation in range(5, 9) else raw
@@ -179,11 +180,11 @@ class Defects:
 
     def box(self, kind: str, file: str, box: object) -> None:
         """A bad box."""
-        self._boxes[kind].append(f"{file} {box}")
+        self._boxes[kind].append(f"{file} {box}"[:_SHOWN])
 
     def other(self, kind: str, remedy: str, file: str) -> None:
         """A defect that leaving out a box does not mend."""
-        self._others[kind, remedy].append(file)
+        self._others[kind, remedy].append(file[:_SHOWN])
 
     def note(self, kind: str, file: str) -> None:
         """Something to tell the user that stops nothing."""

@@ -11,7 +11,7 @@ Source:
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,13 @@ from seernet.errors import DataError
 
 _LAYOUT = "arrange it as <data.path>/annotations/instances_train*.json and <data.path>/train*/"
 _KINDS = ("train", "val", "test")
+_IDS = ("id", "image_id", "category_id")
 _NEEDED = {
     "images": ("id", "file_name"),
     "annotations": ("image_id", "category_id"),
     "categories": ("id", "name"),
 }
+_UNIQUE = ("images", "categories")
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,55 @@ def _files(root: Path) -> Iterator[_File]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        for key, needed in _NEEDED.items():
-            for item in document[key]:
-                if missing := [name for name in needed if item.get(name) is None]:
-                    raise ValueError(f"an entry of {key} has no {missing[0]}: {str(item)[:80]}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        for part in _NEEDED:
+            _check(part, document[part])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} is not a COCO file of instances ({error!r:.200}); correct it."
         ) from error
     return dict(document)
+
+
+def _check(part: str, entries: object) -> None:
+    """Refuse by a ValueError what is no list of entries with ids and names, or is ambiguous."""
+    if not isinstance(entries, list):
+        raise ValueError(f"{part} is no list")
+    for item in entries:
+        if not isinstance(item, dict):
+            raise ValueError(f"an entry of {part} is no object: {str(item)[:80]}")
+        for name in _NEEDED[part]:
+            value = item.get(name)
+            if value is None:
+                raise ValueError(f"an entry of {part} has no {name}: {str(item)[:80]}")
+            if not (_is_id(value) if name in _IDS else _is_name(value)):
+                raise ValueError(f"an entry of {part} has an unusable {name}: {str(value)[:80]}")
+        if part == "images":
+            _told(item)
+    if part in _UNIQUE:
+        (most, count), *_ = [*Counter(item["id"] for item in entries).most_common(1), (None, 0)]
+        if count > 1:
+            raise ValueError(f"two entries of {part} have the id {most}")
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int | str) or (isinstance(value, float) and value.is_integer())
+
+
+def _is_name(value: object) -> bool:
+    """Text that files and tables can hold."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    return value.encode("utf-8", "replace").decode() == value  # else half a surrogate pair
+
+
+def _told(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width that an entry gives, if it gives both."""
+    height, width = image.get("height"), image.get("width")
+    try:
+        return (int(height), int(width)) if height and width else None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"an entry of images has an unusable size: {str(image)[:80]}") from error
 
 
 def _classes(document: Mapping[str, Any], config: DataConfig) -> dict[str, int]:
@@ -132,7 +173,7 @@ def _classes(document: Mapping[str, Any], config: DataConfig) -> dict[str, int]:
     Categories that no annotation uses (a supercategory that some tools write) are no class.
     """
     used = {item["category_id"] for item in document["annotations"]}
-    categories = sorted(document["categories"], key=lambda item: item["id"])
+    categories = sorted(document["categories"], key=lambda c: (isinstance(c["id"], str), c["id"]))
     found = dict.fromkeys(item["name"] for item in categories if item["id"] in used)
     return {name: index for index, name in enumerate(config.classes or found)}
 
@@ -151,12 +192,10 @@ def _scenes(
     sizes: dict[Any, tuple[int, int]] = {}
     paths = {key: f"{file.folder}/{image['file_name']}" for key, image in images.items()}
     for key, path in paths.items():
-        if not (root / path).is_file():
+        if not _exists(root / path):
             defects.other(f"images of {name} are missing", "put them there", path)
             continue
-        height, width = images[key].get("height"), images[key].get("width")
-        told = (int(height), int(width)) if height and width else None
-        size = image_size(root / path, told, name, defects)
+        size = image_size(root / path, _told(images[key]), name, defects)
         if size is not None:
             sizes[key] = size
     boxes: dict[Any, list[Box]] = defaultdict(list)
@@ -179,6 +218,13 @@ def _scenes(
         yield paths[key], sizes[key], boxes[key]
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, say
+        return False
+
+
 def _box(
     item: Mapping[str, Any],
     file: str,
@@ -188,10 +234,11 @@ def _box(
     defects: Defects,
 ) -> Box | None:
     try:
-        left, top, across, down = (float(value) for value in item["bbox"])
+        box = item["bbox"] if isinstance(item["bbox"], list) else ()
+        left, top, across, down = (float(value) for value in box)
         crowd = bool(int(item.get("iscrowd", 0)))
         name = str(categories.get(item["category_id"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         defects.box("no four numbers", file, f"annotation {item.get('id')}")
         return None
     shown = f"{name} {[left, top, across, down]}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -25,9 +26,12 @@ SUFFIXES = frozenset(
 """File name endings, in lower case, that count as images."""
 
 ORIENTATION = 0x0112  # EXIF tag
+MAX_FILE_BYTES = 1 << 30
+# What a file holds counts, not its ending; but Pillow knows formats that run other programs, too.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow's decoders raise on damaged files, beside OSError.
-_BROKEN = (
+BROKEN = (
     OSError,
     SyntaxError,
     ValueError,
@@ -77,8 +81,8 @@ def read_image(path: Path, channels: int) -> Picture:
             has no natural 8-bit form.
     """
     try:
-        content = path.read_bytes()
-        picture, notes = _normalise(Image.open(io.BytesIO(content)), channels)
+        content = _content(path)
+        picture, notes = _normalise(open_image(io.BytesIO(content)), channels)
     except UnreadableImageError:
         raise
     except FileNotFoundError as error:
@@ -88,9 +92,25 @@ def read_image(path: Path, channels: int) -> Picture:
         raise UnreadableImageError(cause) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(_too_large("its header")) from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise UnreadableImageError(f"{error}" or type(error).__name__) from error
     return Picture(picture, hashlib.sha256(content).digest(), tuple(notes))
+
+
+def open_image(source: Path | io.BytesIO) -> Image.Image:
+    """Open an image of the formats that count as such; its pixels are not decoded yet."""
+    return Image.open(source, formats=_FORMATS)
+
+
+def _content(path: Path) -> bytes:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UnreadableImageError("not a regular file")
+    if found.st_size > MAX_FILE_BYTES:
+        raise UnreadableImageError(
+            f"{found.st_size} bytes, and images may have {MAX_FILE_BYTES}; make it smaller"
+        )
+    return path.read_bytes()
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -157,7 +177,7 @@ def _to_eight_bits(image: Image.Image) -> tuple[Image.Image, str]:
 
 
 def _scale_sixteen_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
+    values = np.asarray(image).astype(np.int32)
     if values.min() < 0 or values.max() > 65535:
         raise UnreadableImageError("32-bit pixels; save it with 8 or 16 bits a channel")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -132,6 +132,8 @@ def _by_stem(root: Path, folders: Iterable[str], suffixes: Iterable[str]) -> dic
             for path in sorted(place.iterdir()):
                 if path.suffix.lower() in endings and not path.name.startswith("."):
                     name = path.relative_to(root).as_posix()
+                    if name.encode("utf-8", "replace").decode() != name:
+                        raise DataError(f"the file name {name!r} is not UTF-8; rename it.")
                     if found.setdefault(path.stem, name) != name:
                         raise DataError(
                             f"{found[path.stem]} and {name} would share one annotation; remove "

@@ -12,9 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
 
 from seernet.config import ModelConfig
@@ -23,6 +21,7 @@ from seernet.models.detector import Detector, thaw
 from seernet.models.detectors import fasterrcnn_resnet18, torchvision_detector
 from seernet.models.resnet20 import resnet20
 from seernet.models.small_ssd import small_ssd
+from seernet.models.state import load_checkpoint
 from seernet.models.vgg_small import vgg_small
 
 logger = logging.getLogger(__name__)
@@ -241,61 +240,3 @@ def _load_weights(model: nn.Module, name: str, weights: str) -> None:
     model.load_state_dict(fitting, strict=False)
     if left_out:
         logger.warning("weights %s leave untrained: %s", weights, ", ".join(left_out))
-
-
-def load_checkpoint(model: nn.Module, path: Path) -> None:
-    """Load a state dict into `model`; nothing in the file is executed.
-
-    Args:
-        model: The network that the checkpoint belongs to.
-        path: A `.safetensors` file, or a torch file that holds tensors only: the state dict, or
-            a dict with it under `state_dict`, `model_state_dict` or `model`; a prefix `module.`
-            is dropped.
-
-    Raises:
-        ModelError: If the file is missing, damaged, holds more than tensors, or does not fit.
-    """
-    state = read_state(path)
-    if all(key.startswith("model.") for key in state):  # our own file of a detector
-        state = {key.removeprefix("model."): value for key, value in state.items()}
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    wrong = [
-        f"{key} is {tuple(state[key].shape)}, not {shape}"
-        for key, shape in expected.items()
-        if key in state and tuple(state[key].shape) != shape
-    ]
-    infinite = [key for key, value in state.items() if not bool(value.isfinite().all())]
-    missing = [key for key in expected if key not in state and "num_batches_tracked" not in key]
-    surplus = [key for key in state if key not in expected]
-    problems = wrong[:3]
-    problems += [f"values that are not finite in {', '.join(infinite[:3])}"] if infinite else []
-    problems += [f"missing {', '.join(missing[:3])} ({len(missing)} in all)"] if missing else []
-    problems += [f"unexpected {', '.join(surplus[:3])} ({len(surplus)} in all)"] if surplus else []
-    if problems:
-        raise ModelError(
-            f"checkpoint {path} does not fit the network: {'; '.join(problems)}; "
-            "check model.name and model.arguments."
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; see `load_checkpoint`."""
-    if not path.is_file():
-        raise ModelError(f"checkpoint {path} does not exist; check model.checkpoint.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling and parsing raise many types; all mean the same here
-        raise ModelError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); it is damaged, or neither "
-            "a .safetensors file nor a torch file that holds tensors only "
-            "(torch.save(model.state_dict(), path))."
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ModelError(f"checkpoint {path} holds no state dict (names and tensors).")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
