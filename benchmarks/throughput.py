@@ -4,7 +4,9 @@ ResNet-20 at 32 x 32 pixels, or a torchvision network at 224, on scikit-learn's 
 (the pixels do not matter to the time); on the GPU where there is one. On a GPU the training steps
 also run under torch's watch for host synchronisation, which ends the benchmark if there is any.
 
-- images/s of training the baseline, in either arithmetic and layout, and through `torch.compile`;
+- images/s of training the baseline, in either arithmetic and layout, step by step, on a GPU also
+  recorded (as the pipeline does there), and through `torch.compile`;
+- images/s of training it at 4 bits, in the same ways;
 - policies/minute of sampling, from one process to several that share the device.
 
     python benchmarks/throughput.py
@@ -30,14 +32,23 @@ import torch
 from _shared import markdown, write_summary
 from torch import Tensor, nn
 
+from seernet.compression import compress
 from seernet.config import DataConfig, EvaluationConfig, ModelConfig, SpaceConfig
 from seernet.data import Augment, prepare
 from seernet.device import has_bfloat16, resolve_device
 from seernet.evaluation import EvaluationSpec, Evaluator, evaluate_policy, save_baseline
 from seernet.models import build, trace
-from seernet.policy import SearchSpace
+from seernet.policy import Policy, SearchSpace
 from seernet.sampling import SpreadDesign
-from seernet.training import Classification, Recipe, make_optimizer, seeded, train_steps
+from seernet.training import (
+    Classification,
+    Recipe,
+    make_optimizer,
+    replay_on,
+    seeded,
+    train_steps,
+)
+from seernet.training.replay import Replay
 
 COST_RANGE = (0.0008, 0.06)  # of the baseline's BOPs
 LAYOUTS = {"usual": torch.contiguous_format, "channels last": torch.channels_last}
@@ -71,26 +82,40 @@ def fast_precision(device: str) -> str:
 def training_rates(evaluator: Evaluator, batch: int, compiled: bool) -> dict[str, dict[str, float]]:
     """Images a second of training steps, by arithmetic and layout, each the median of three."""
     batches = _batches(evaluator, batch, 12)
+    device = evaluator.spec.device
+    kinds = ["eager", *["recorded"] * (device == "cuda"), *["compiled"] * compiled]
     found: dict[str, dict[str, float]] = {}
-    for precision in sorted({"float32", fast_precision(evaluator.spec.device)}):
-        for layout, memory_format in LAYOUTS.items():
-            for kind in ("eager", "compiled")[: 1 + compiled]:
-                network = copy.deepcopy(evaluator.model).to(memory_format=memory_format)  # type: ignore[call-overload]
-                if kind == "compiled":
-                    network.compile()
-                rate = _rate(network, batches, precision, evaluator.spec.device)
-                found[f"{precision}, {layout}, {kind}"] = {"images_per_second": rate}
+    for name, model in (("float", evaluator.model), ("4 bits", _quantized(evaluator))):
+        for precision in sorted({"float32", fast_precision(device)}):
+            for layout, memory_format in LAYOUTS.items():
+                for kind in kinds:
+                    network = copy.deepcopy(model).to(memory_format=memory_format)  # type: ignore[call-overload]
+                    if kind == "compiled":
+                        network.compile()
+                    replay = replay_on(network) if kind == "recorded" else None
+                    rate = _rate(network, batches, precision, device, replay)
+                    found[f"{name}, {precision}, {layout}, {kind}"] = {"images_per_second": rate}
     return found
 
 
+def _quantized(evaluator: Evaluator) -> nn.Module:
+    """The baseline at 4 bits, nothing pruned."""
+    bits = {layer.name: 4 for layer in evaluator.graph.layers}
+    return compress(evaluator.model, Policy({}, bits, bits), evaluator.graph, evaluator.images)
+
+
 def _rate(
-    network: nn.Module, batches: Sequence[tuple[Tensor, Tensor]], precision: str, device: str
+    network: nn.Module,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    precision: str,
+    device: str,
+    replay: Replay | None,
 ) -> float:
     recipe = Recipe(0.01, 1e-3, 0.9, 1e-4, len(batches), precision=precision)
     optimizer, task = make_optimizer(network, recipe), Classification()
 
     def steps() -> None:
-        train_steps(network, batches, task, optimizer, recipe)
+        train_steps(network, batches, task, optimizer, recipe, replay=replay)
 
     taken = [_seconds(steps, device) for _ in range(REPEATS + 1)][1:]
     images = sum(len(targets) for _, targets in batches)
