@@ -63,9 +63,9 @@ def test_killed_worker_is_an_error_with_a_remedy():
     with local_executor(1) as executor:
         results = completed(executor, suicide, [0, 1, 2])
         assert next(results) == (0, 0)
-        with pytest.raises(SeerNetError, match=r"worker process died .* fewer sample\.workers"):
+        with pytest.raises(SeerNetError, match=r"a worker died, or its cluster went away .* fewer sample\.workers"):
             list(results)
-        with pytest.raises(SeerNetError, match="worker process died"):  # broken at submission
+        with pytest.raises(SeerNetError, match="a worker died, or its cluster went away"):  # broken at submission
             list(completed(executor, suicide, [0]))
 
 
@@ -84,7 +84,7 @@ class Breaking:
 def test_what_finished_before_a_break_is_all_there():
     results = completed(Breaking(), square, [-1, 2, -1, 3, 4])
     found = {}
-    with pytest.raises(SeerNetError, match="worker process died"):
+    with pytest.raises(SeerNetError, match="a worker died, or its cluster went away"):
         for index, result in results:
             found[index] = result
     assert found == {1: 4, 3: 9, 4: 16}
