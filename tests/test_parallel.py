@@ -63,9 +63,13 @@ def test_killed_worker_is_an_error_with_a_remedy():
     with local_executor(1) as executor:
         results = completed(executor, suicide, [0, 1, 2])
         assert next(results) == (0, 0)
-        with pytest.raises(SeerNetError, match=r"a worker died, or its cluster went away .* fewer sample\.workers"):
+        with pytest.raises(
+            SeerNetError, match=r"a worker died, or its cluster went away .* fewer sample\.workers"
+        ):
             list(results)
-        with pytest.raises(SeerNetError, match="a worker died, or its cluster went away"):  # broken at submission
+        with pytest.raises(
+            SeerNetError, match="a worker died, or its cluster went away"
+        ):  # broken at submission
             list(completed(executor, suicide, [0]))
 
 
