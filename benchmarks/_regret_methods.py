@@ -243,7 +243,8 @@ def solve(task: Task, params: Params, measured: Sequence[Measured]) -> tuple[str
     """Fit the predictor as `stages/fit.py` does, and choose as `stages/optimize.py` does."""
     space = task.table.space
     features = FeatureMap(space, task.table.sensitivity)
-    inputs = features(space.encode([m.policy for m in measured]))
+    known = space.encode([m.policy for m in measured])
+    inputs = features(known)
     scores, soft = (
         torch.tensor(values, dtype=torch.float64)
         for values in ([m.score for m in measured], [m.soft for m in measured])
@@ -254,11 +255,12 @@ def solve(task: Task, params: Params, measured: Sequence[Measured]) -> tuple[str
     for budget in task.budgets:
         limit = Limit("bops", "BOPs", lambda u: features.cost(u).bops, float(budget))
         solution = optimize(
-            lambda u: predictor.posterior(features(u)),
+            lambda u: predictor.cautious(features(u)),
             [limit],
             space.levels,
             params.optimize,
             task.seed,
+            known,
         )
         points.append(solution.u)
     return family, task.table.rows(torch.stack(points))

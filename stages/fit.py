@@ -10,7 +10,7 @@ import torch
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.graph import NetworkGraph
-from seernet.policy import FeatureMap, Policy, Sensitivity, checked_space
+from seernet.policy import FeatureMap, Policy, Sensitivity, checked_space, save_policies
 from seernet.predictor import CrossValidation, assess, fit, save, select
 from seernet.stage import run
 
@@ -32,8 +32,9 @@ def main() -> None:
     family, families = select(features, scores, params.predictor, params.seed, soft)
     fitted = fit(family, features, scores, params.predictor, params.seed, soft)
     save(fitted, artifacts.PREDICTOR)
-    # Its features need them, and later stages read nothing of `sample`'s.
+    # Later stages need both, and read nothing of `sample`'s.
     shutil.copyfile(artifacts.SENSITIVITIES, artifacts.PREDICTOR_SENSITIVITIES)
+    save_policies(artifacts.PREDICTOR_POLICIES, policies_of(table[~held_out]))
     predictions(families, scores).to_csv(artifacts.CROSS_VALIDATION, index=False)
     ends = [int((table[~held_out]["round"] <= n).sum()) for n in table["round"].unique()]
     test = learnable(table[held_out], feature_map)
@@ -77,12 +78,16 @@ Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 def learnable(table: pd.DataFrame, features: FeatureMap) -> Rows:
     """Features, scores and, if all have one, soft scores of measured policies."""
-    rows = table.to_dict("records")
-    policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
     scores = torch.tensor(table["score"].to_numpy(), dtype=torch.float64)
     soft = torch.tensor(table["soft_score"].to_numpy(), dtype=torch.float64)
-    points = features.space.encode(policies)
+    points = features.space.encode(policies_of(table))
     return features(points), scores, None if bool(soft.isnan().any()) else soft
+
+
+def policies_of(table: pd.DataFrame) -> list[Policy]:
+    """The policies of a table's rows."""
+    rows = table.to_dict("records")
+    return [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
 
 
 def learning_curve(

@@ -7,7 +7,7 @@ from seernet import artifacts
 from seernet.config import load
 from seernet.graph import NetworkGraph
 from seernet.optimization import Limit, optimize_many
-from seernet.policy import CostModel, FeatureMap, Sensitivity, checked_space
+from seernet.policy import CostModel, FeatureMap, Sensitivity, checked_space, load_policies
 from seernet.predictor import load as load_predictor
 from seernet.stage import run
 
@@ -29,12 +29,13 @@ def main() -> None:
     low, high = (share * baseline for share in params.sample.cost_range)
     limits = spread((max(cheapest, low), min(dearest, high)), params.report.front_points)
     solutions = optimize_many(
-        lambda u: predictor.posterior(features(u)),
+        lambda u: predictor.cautious(features(u)),
         Limit("bops", "BOPs", lambda u: cost(u).bops, float("inf")),
         limits,
         space.levels,
         params.optimize,
         params.seed,
+        known=load_policies(artifacts.PREDICTOR_POLICIES, space, "fit"),
     )
     bops = cost(torch.stack([solution.u for solution in solutions])).bops
     table = pd.DataFrame(

@@ -15,6 +15,7 @@ from seernet.policy import (
     Sensitivity,
     bounds,
     checked_space,
+    load_policies,
 )
 from seernet.predictor import load as load_predictor
 from seernet.stage import budget_argument, run
@@ -37,11 +38,12 @@ def main() -> None:
         for b in found
     ]
     solution = optimize(
-        lambda u: predictor.posterior(features(u)),
+        lambda u: predictor.cautious(features(u)),
         limits,
         space.levels,
         params.optimize,
         params.seed,
+        load_policies(artifacts.PREDICTOR_POLICIES, space, "fit"),
     )
     bops = int(cost(solution.u[None]).bops.round())
     if bool((solution.u == 1.0).all()):

@@ -20,6 +20,7 @@ EVALUATIONS = Path("data/evaluations/evaluations.csv")
 SENSITIVITIES = Path("data/evaluations/sensitivities.json")
 PREDICTOR = Path("models/predictor")
 PREDICTOR_SENSITIVITIES = PREDICTOR / "sensitivities.json"
+PREDICTOR_POLICIES = PREDICTOR / "policies.json"
 CROSS_VALIDATION = PREDICTOR / "cross_validation.csv"
 LEARNING_CURVE = PREDICTOR / "learning_curve.csv"
 POLICIES = Path("models/policies")

@@ -267,3 +267,40 @@ def test_a_front_never_falls_fits_each_budget_and_keeps_its_order() -> None:
         assert solution.costs["bops"] <= budget
         alone = optimize(predict, [linear_limit(prices, budget)], levels, CONFIG, 0)
         assert solution.mean >= alone.mean - 1e-3
+
+
+def hills(u: Tensor) -> Posterior:
+    """A slope that leads astray, and a narrow, higher hill around one policy off every slope."""
+    known = hill_top().to(u.dtype)
+    distance = (u - known).square().sum(dim=1)
+    mean = 0.3 + 0.1 * u.mean(dim=1) + 0.5 * torch.exp(-distance / 0.02)
+    return Posterior(mean, torch.zeros_like(mean))
+
+
+def hill_top() -> Tensor:
+    return torch.tensor([0.0, 1.0, 0.25, 0.75, 0.0, 0.5, 0.25, 0.0], dtype=torch.float64)
+
+
+def test_the_neighbourhood_of_known_policies_is_searched() -> None:
+    levels = [torch.linspace(0, 1, 5)] * 8
+    limit = linear_limit(torch.ones(8, dtype=torch.float64), 4.0)
+    beside = hill_top()
+    beside[5] = 0.25
+    known = torch.stack([torch.ones(8, dtype=torch.float64), beside])  # the first does not fit
+    missed = optimize(hills, [limit], levels, CONFIG, 0)
+    found = optimize(hills, [limit], levels, CONFIG, 0, known)
+    assert missed.mean < 0.5
+    assert found.u.tolist() == hill_top().tolist()
+    budgets = torch.tensor([2.0, 4.0, 6.0], dtype=torch.float64)
+    front = optimize_many(hills, limit, budgets, levels, CONFIG, 0, known=known)
+    assert [solution.u.tolist() == hill_top().tolist() for solution in front[1:]] == [True, True]
+    assert front[0].mean < 0.5
+
+
+def test_known_policies_that_do_not_fit_do_no_harm() -> None:
+    levels = [torch.linspace(0, 1, 5)] * 8
+    limit = linear_limit(torch.ones(8, dtype=torch.float64), 1.0)
+    known = torch.ones(3, 8, dtype=torch.float64)
+    score = certain(lambda u: u @ torch.arange(1, 9).double() / 36)
+    solution = optimize(score, [limit], levels, CONFIG, 0, known)
+    assert solution.u.tolist() == [0.0] * 7 + [1.0]

@@ -256,7 +256,8 @@ def test_front_asks_for_no_cost_below_the_cheapest_policy(stage, cheapest, basel
     model = Costs(cheapest, 0.9 * baseline, baseline)
     asked = []
 
-    def optimize_many(_, __, limits, *___):
+    def optimize_many(_, __, limits, *___, known):
+        assert known == "models/predictor/policies.json"
         asked.extend(limits.tolist())
         raise Reached
 
@@ -267,6 +268,7 @@ def test_front_asks_for_no_cost_below_the_cheapest_policy(stage, cheapest, basel
         CostModel=lambda _: model,
         FeatureMap=lambda *_: None,
         load_predictor=lambda _: None,
+        load_policies=lambda path, *_: path.as_posix(),
         optimize_many=optimize_many,
     )
     with pytest.raises(Reached):

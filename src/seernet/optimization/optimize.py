@@ -1,4 +1,7 @@
-"""The best predicted policy inside a budget: climb relaxed, discretize, search locally."""
+"""The best predicted policy inside a budget: climb relaxed, discretize, search locally.
+
+The local search begins at the best relaxed policies and, if any are given, at the best known ones.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ def optimize(
     levels: Sequence[Tensor],
     config: OptimizeConfig,
     seed: int,
+    known: Tensor | None = None,
 ) -> Solution:
     """Find the discrete policy of highest mean - kappa * std that meets every limit.
 
@@ -47,6 +51,8 @@ def optimize(
             with one value is fixed.
         config: The `optimize` section.
         seed: Seed of the starts; the same inputs and seed give the same solution.
+        known: Discrete policies, `m x d`, whose neighbourhoods are searched too. Where doubt grows
+            away from measured policies, each of them is a hill that no ascent from afar may find.
 
     Returns:
         A policy that meets every limit exactly, with its posterior and costs.
@@ -66,11 +72,11 @@ def optimize(
     problem = Problem(predict, costs, config.kappa, all(limit.rises for limit in limits))
     with single_thread():
         relaxed = _relax(problem, grid, budgets.expand(config.starts, -1), config, seed)
-        relaxed = relaxed[_order(problem, relaxed)[:CANDIDATES]]
-        search = Search(problem, grid, budgets.expand(len(relaxed), -1))
-        found, values = oscillate(
-            search, grid.floor(relaxed), grid.nearest(relaxed), PATIENCE, seed
-        )
+        starts = relaxed[_order(problem, relaxed)[:CANDIDATES]]
+        if known is not None:
+            starts = torch.cat([starts, _best_known(problem, known.double(), budgets, CANDIDATES)])
+        search = Search(problem, grid, budgets.expand(len(starts), -1))
+        found, values = oscillate(search, grid.floor(starts), grid.nearest(starts), PATIENCE, seed)
         return _solutions(problem, grid, found[values.argmax()][None], [limits])[0]
 
 
@@ -81,6 +87,8 @@ def optimize_many(
     levels: Sequence[Tensor],
     config: OptimizeConfig,
     seed: int,
+    *,
+    known: Tensor | None = None,
 ) -> list[Solution]:
     """Optimize for many budgets of one cost at once: the predicted front.
 
@@ -95,6 +103,7 @@ def optimize_many(
         levels: As for `optimize`.
         config: The `optimize` section.
         seed: Seed of the starts.
+        known: As for `optimize`.
 
     Returns:
         `k` solutions, in the order of `budgets`.
@@ -121,6 +130,11 @@ def optimize_many(
         found, _ = oscillate(
             search, grid.floor(relaxed), grid.nearest(relaxed), FRONT_PATIENCE, seed
         )
+        if known is not None:
+            starts = torch.cat(
+                [_best_known(problem, known.double(), amount[None], 1) for amount in amounts]
+            )
+            found, _ = oscillate(search, found, grid.nearest(starts), FRONT_PATIENCE, seed)
         rising = amounts[:, 0].argsort()
         larger = rising[(rising.argsort() + 1).clamp(max=len(rising) - 1)]  # of each budget
         found, values = oscillate(search, found, found[larger], FRONT_PATIENCE, seed + 1)
@@ -133,6 +147,16 @@ def _order(problem: Problem, points: Tensor) -> Tensor:
     """Indices of `n x d` points, the best first."""
     with torch.no_grad():
         return problem.objective(points).argsort(descending=True, stable=True)
+
+
+def _best_known(problem: Problem, known: Tensor, budgets: Tensor, count: int) -> Tensor:
+    """The best of `m x d` policies within budgets, `1 x l`; the cheapest where none is, `k x d`."""
+    inside = problem.fits(known, budgets)
+    if not bool(inside.any()):
+        load = (problem.cost(known) / budgets).amax(dim=1)
+        return known[load.argsort(stable=True)[:count]]
+    known = known[inside]
+    return known[_order(problem, known)[:count]]
 
 
 def _relax(

@@ -10,6 +10,7 @@ from seernet.policy.budget import (
 )
 from seernet.policy.cost import CostModel, Costs
 from seernet.policy.features import FeatureMap
+from seernet.policy.known import load_policies, save_policies
 from seernet.policy.latency import LatencyTable, LayerTimes
 from seernet.policy.policy import FULL_BITS, Policy
 from seernet.policy.sensitivity import (
@@ -37,8 +38,10 @@ __all__ = [
     "bounds",
     "check_budgets",
     "checked_space",
+    "load_policies",
     "probe_policy",
     "probes",
     "save_divergences",
+    "save_policies",
     "without_latency",
 ]

@@ -12,6 +12,7 @@ from seernet.config import PredictorConfig
 from seernet.errors import ArtifactError, ConfigError
 from seernet.predictor import ensemble, gp
 from seernet.predictor.interface import Core, Posterior, Predictor, single_thread
+from seernet.predictor.reach import Reach
 from seernet.predictor.scaling import Scaling, check_rows
 
 
@@ -31,11 +32,12 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class FittedPredictor:
-    """A family's fitted model with its scaling; implements `Predictor`."""
+    """A family's fitted model with its scaling and reach; implements `Predictor`."""
 
     family: str
     core: Core
     scaling: Scaling
+    reach: Reach
 
     @property
     def noise_variance(self) -> float:
@@ -52,14 +54,22 @@ class FittedPredictor:
         Raises:
             ArtifactError: If the number of columns is not the one it was fitted on.
         """
-        columns = len(self.scaling.feature_mean)
-        if features.dim() != 2 or features.shape[1] != columns:
-            raise ArtifactError(
-                f"this predictor was fitted on {columns} features, got shape "
-                f"{tuple(features.shape)}; run the fit stage again."
-            )
-        moments = self.core.moments(self.scaling.inputs(features.double()))
+        moments = self.core.moments(self._inputs(features))
         return self.scaling.score_moments(moments, self.core.noise)
+
+    def cautious(self, features: Tensor) -> Posterior:
+        """Posterior with the doubt that grows away from the measured policies; see `reach`.
+
+        Args:
+            features: `n x f`; taken as float64.
+
+        Raises:
+            ArtifactError: If the number of columns is not the one it was fitted on.
+        """
+        inputs = self._inputs(features)
+        mean, variance = self.core.moments(inputs)
+        doubted = Posterior(mean, variance + self.reach.doubt(inputs))
+        return self.scaling.score_moments(doubted, self.core.noise)
 
     def predictive(self, features: Tensor) -> Posterior:
         """Mean and variance of one noisy measurement, at `n x f` features; see `bounded`."""
@@ -73,10 +83,20 @@ class FittedPredictor:
         Returns:
             `n x n` and `n`, in squared score units.
         """
-        inputs = self.scaling.inputs(features.double())
+        inputs = self._inputs(features)
         slope = self.scaling.slope(self.core.moments(inputs).mean)
         joint = slope[:, None] * slope * self.core.covariance(inputs)
         return joint, slope.square() * (self.core.noise + float(self.scaling.residual))
+
+    def _inputs(self, features: Tensor) -> Tensor:
+        """Standardized features, `n x f`, after a check of their number."""
+        columns = len(self.scaling.feature_mean)
+        if features.dim() != 2 or features.shape[1] != columns:
+            raise ArtifactError(
+                f"this predictor was fitted on {columns} features, got shape "
+                f"{tuple(features.shape)}; run the fit stage again."
+            )
+        return self.scaling.inputs(features.double())
 
 
 def fit(
@@ -110,4 +130,4 @@ def fit(
     rows = scaling.inputs(features), scaling.targets(scores, soft)
     with single_thread(), torch.enable_grad():
         core = FAMILIES[family].fit(*rows, config, seed)
-    return FittedPredictor(family, core, scaling)
+    return FittedPredictor(family, core, scaling, Reach.of(rows[0]))

@@ -11,9 +11,10 @@ from torch import Tensor
 from seernet.errors import ArtifactError
 from seernet.predictor.fitting import FAMILIES, FittedPredictor
 from seernet.predictor.interface import Predictor, single_thread
+from seernet.predictor.reach import Reach
 from seernet.predictor.scaling import Scaling
 
-VERSION = 2
+VERSION = 3
 HEADER, NUMBERS = "predictor.json", "predictor.safetensors"
 
 
@@ -31,6 +32,7 @@ def save(predictor: Predictor, folder: Path) -> None:
         )
     tensors = {f"scaling.{name}": value for name, value in predictor.scaling.tensors().items()}
     tensors |= {f"core.{name}": value for name, value in predictor.core.tensors().items()}
+    tensors["reach.rows"] = predictor.reach.rows.clone()  # else shared with the core
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / NUMBERS)
     header = {"version": VERSION, "family": predictor.family}
@@ -51,12 +53,17 @@ def load(folder: Path) -> Predictor:
         version, family = header["version"], FAMILIES[header["family"]]
         if version != VERSION:
             raise ArtifactError(f"{folder} has version {version}, not {VERSION}; run fit again.")
-        tensors = load_file(folder / NUMBERS)
+        # Inside the file a tensor lies anywhere; sums round as before only where memory is aligned
+        # as before.
+        tensors = {name: value.clone() for name, value in load_file(folder / NUMBERS).items()}
         scaling = _part(tensors, "scaling.")
         with single_thread():
             core = family.restore(_part(tensors, "core."))
         return FittedPredictor(
-            header["family"], core, Scaling(**{f.name: scaling[f.name] for f in fields(Scaling)})
+            header["family"],
+            core,
+            Scaling(**{f.name: scaling[f.name] for f in fields(Scaling)}),
+            Reach.of(tensors["reach.rows"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(
