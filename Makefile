@@ -94,9 +94,10 @@ except ConfigError as error:
 endef
 export CHECK_PARAMS
 
+# `make repro JOBS=2` runs the stages of two budgets at once.
 repro: env ## run what changed in the pipeline, then show the trade-off
 	@$(BIN)/python -c "$$CHECK_PARAMS"
-	@$(BIN)/dvc repro
+	@$(if $(JOBS),$(BIN)/python stages/parallel.py $(JOBS),$(BIN)/dvc repro)
 	@$(BIN)/python -c "$$SUMMARY"
 
 verify-results: env ## score the networks below docs/results again
