@@ -14,7 +14,7 @@ export PIP_REQUIRE_VIRTUALENV := 1
 unexport UV_SYSTEM_PYTHON UV_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro verify-results prune check-remote test lint format lock clean clean-env rebuild
+.PHONY: help env repro verify-results prune store store-verify store-prune check-remote test lint format lock clean clean-env rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -94,9 +94,10 @@ except ConfigError as error:
 endef
 export CHECK_PARAMS
 
+# `make repro JOBS=2` runs the stages of two budgets at once.
 repro: env ## run what changed in the pipeline, then show the trade-off
 	@$(BIN)/python -c "$$CHECK_PARAMS"
-	@$(BIN)/dvc repro
+	@$(if $(JOBS),$(BIN)/python stages/parallel.py $(JOBS),$(BIN)/dvc repro)
 	@$(BIN)/python -c "$$SUMMARY"
 
 verify-results: env ## score the networks below docs/results again
@@ -104,6 +105,16 @@ verify-results: env ## score the networks below docs/results again
 
 prune: env ## remove what budgets that are no longer in params.yaml left behind
 	@$(BIN)/python stages/prune.py
+
+store: env ## list the measurements that are kept
+	@$(BIN)/python stages/store.py
+
+store-verify: env ## read every measurement that is kept
+	@$(BIN)/python stages/store.py verify
+
+# `make store-prune REMOVE=1` removes them, for all clones that share the store.
+store-prune: env ## count the measurements that params.yaml cannot reuse
+	@$(BIN)/python stages/store.py prune $(if $(REMOVE),--remove)
 
 # `make check-remote REPAIR=1` uploads anew what this clone has of it; `REMOTE=name` for another one.
 check-remote: env ## see that the remote holds every output whole

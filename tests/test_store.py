@@ -3,14 +3,17 @@
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from datetime import datetime
 
 import pytest
 
 from seernet import store
 from seernet.errors import ArtifactError
-from seernet.store import Store, code_digest, default_root, digest, files_digest
+from seernet.store import Context, Store, code_digest, default_root, digest, files_digest
 
 
 @pytest.fixture
@@ -169,3 +172,54 @@ def test_code_digest_takes_packages_modules_and_their_names(tmp_path, monkeypatc
     assert len({everything, code_digest(["a"]), code_digest(["b"]), code_digest(["a/one"])}) == 4
     (tmp_path / "a/two.py").rename(tmp_path / "a/three.py")
     assert code_digest(["a", "b"]) != everything
+
+
+# --- where records come from ---
+
+ONE, OTHER = Context("1" * 64, {"model": "a"}), Context("2" * 64, {"model": "b"})
+
+
+def test_records_know_their_context_and_their_time(path):
+    opened = Store(path)
+    opened.put("a", {"score": 0.5}, ONE)
+    opened.put("b", {"score": 0.5})
+    a, b = opened.rows()
+    assert (a.key, a.text, a.context) == ("a", '{"score": 0.5}', ONE.digest)
+    assert datetime.fromisoformat(a.made).tzinfo is not None
+    assert (b.context, b.made) == (None, None)
+    assert opened.contexts() == {ONE.digest: {"model": "a"}}
+
+
+def test_reused_records_get_a_context_but_keep_the_one_they_have(path):
+    opened = Store(path)
+    opened.put("a", {})
+    opened.put("b", {}, ONE)
+    opened.claim(["a", "b"], OTHER)
+    assert [row.context for row in opened.rows()] == [OTHER.digest, ONE.digest]
+    assert opened.rows()[0].made is None
+
+
+def test_store_of_an_older_version_works_both_ways(path):
+    path.parent.mkdir()
+    old = "CREATE TABLE records (key TEXT PRIMARY KEY, record TEXT NOT NULL)"
+    insert = "INSERT OR IGNORE INTO records VALUES (?, ?)"  # as the older version puts
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(old)
+        connection.execute(insert, ("a", '{"score": 0.25}'))
+    opened = Store(path)
+    opened.put("b", {"score": 0.5}, ONE)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(insert, ("c", '{"score": 0.75}'))
+    assert [record["score"] for record in opened.get("abc").values()] == [0.25, 0.5, 0.75]
+    assert [row.context for row in opened.rows()] == [None, ONE.digest, None]
+    assert opened.damage() == []
+
+
+def test_only_records_of_the_named_contexts_are_removed(path):
+    opened = Store(path)
+    opened.put("a", {}, ONE)
+    opened.put("b", {}, OTHER)
+    opened.put("c", {})
+    assert opened.remove([OTHER.digest, "3" * 64]) == 1
+    assert [row.key for row in opened.rows()] == ["a", "c"]
+    assert opened.contexts() == {ONE.digest: {"model": "a"}}

@@ -2,6 +2,9 @@
 
 It lies outside all pipeline outputs, so that nothing measured is lost when a stage is killed or its
 output is rebuilt. Keys are hashes of everything that decides a result; a record is never changed.
+
+Where a record comes from stands in tables beside, so that older versions read and write the same
+file: records of theirs have no context, until a run reuses them.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +27,46 @@ from seernet.errors import ArtifactError
 
 LOCK_SECONDS = 10.0
 PACKAGE = Path(__file__).parent
-_SCHEMA = "CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, record TEXT NOT NULL)"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, record TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS contexts (context TEXT PRIMARY KEY, description TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS origins "
+    "(key TEXT PRIMARY KEY, context TEXT NOT NULL, made_utc TEXT)",
+)
+_ORPHANS = (
+    "DELETE FROM origins WHERE key NOT IN (SELECT key FROM records)",
+    "DELETE FROM contexts WHERE context NOT IN (SELECT context FROM origins)",
+)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What records have in common: all that decides them beside the policy.
+
+    Attributes:
+        digest: Its hash; records can be reused where it is the same.
+        description: JSON-like, for people.
+    """
+
+    digest: str
+    description: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A record as it lies in the store.
+
+    Attributes:
+        key: Its key.
+        text: The record, in JSON unless it is damaged.
+        context: Digest of its context; None if it was put without one.
+        made: When it was put, UTC in ISO format; None if that is not known.
+    """
+
+    key: str
+    text: str
+    context: str | None
+    made: str | None
 
 
 def default_root() -> Path:
@@ -44,7 +88,8 @@ class Store:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._connect() as connection:
-            connection.execute(_SCHEMA)
+            for statement in _SCHEMA:
+                connection.execute(statement)
 
     def get(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The records that exist, by key."""
@@ -58,12 +103,55 @@ class Store:
                     found[key] = json.loads(row[0])
         return found
 
-    def put(self, key: str, record: dict[str, Any]) -> None:
+    def put(self, key: str, record: dict[str, Any], context: Context | None = None) -> None:
         """Keep a record; it is on disk when this returns. An existing one stays."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._connect() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO records VALUES (?, ?)", (key, json.dumps(record))
             )
+            if context is not None:
+                _note(connection, [key], context, now)
+
+    def claim(self, keys: Iterable[str], context: Context) -> None:
+        """Note the context of records that have none, since they turned out to be of it."""
+        with self._connect() as connection:
+            _note(connection, keys, context, None)
+
+    def rows(self) -> list[Row]:
+        """All records, as they lie there, in the order of their keys."""
+        query = (
+            "SELECT key, record, context, made_utc FROM records LEFT JOIN origins USING (key) "
+            "ORDER BY key"
+        )
+        with self._connect() as connection:
+            return [Row(*row) for row in connection.execute(query)]
+
+    def contexts(self) -> dict[str, dict[str, Any]]:
+        """The descriptions of all contexts, by digest."""
+        with self._connect() as connection:
+            found = connection.execute("SELECT context, description FROM contexts").fetchall()
+        return {digest: json.loads(text) for digest, text in found}
+
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong with the file; nothing if it is whole."""
+        with self._connect() as connection:
+            found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+    def remove(self, contexts: Iterable[str]) -> int:
+        """Remove the records of some contexts, for good; returns how many."""
+        with self._connect() as connection:
+            count = sum(
+                connection.execute(
+                    "DELETE FROM records WHERE key IN (SELECT key FROM origins WHERE context = ?)",
+                    (context,),
+                ).rowcount
+                for context in contexts
+            )
+            for statement in _ORPHANS:
+                connection.execute(statement)
+        return count
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -100,6 +188,19 @@ class Store:
                 f"the store {self.path} cannot be used ({error}); if its disk is full, make room; "
                 "if it is damaged, move it away and run again."
             ) from error
+
+
+def _note(
+    connection: sqlite3.Connection, keys: Iterable[str], context: Context, made: str | None
+) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO contexts VALUES (?, ?)",
+        (context.digest, json.dumps(context.description)),
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO origins VALUES (?, ?, ?)",
+        [(key, context.digest, made) for key in keys],
+    )
 
 
 def digest(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Many policies: none measured twice, nothing that finished lost."""
 
+import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -65,6 +66,21 @@ def test_store_spares_measurements(spec, store, policies, asked):
     assert asked == [policy.to_dict() for policy in policies[:3]]
 
 
+def test_records_know_what_they_are_of(spec, store, policies, asked):
+    measurer = Measurer(spec, store, Executor())
+    measurer(policies[:1])
+    (row,) = store.rows()
+    assert row.context == spec.digest()
+    description = store.contexts()[row.context]
+    assert description["model"] == spec.model.name
+    assert description["evaluation"]["steps"] == spec.config.steps
+    older = Store(store.path.with_name("older.sqlite"))  # where it has no context yet
+    older.put(row.key, json.loads(row.text))
+    Measurer(spec, older, Executor())(policies[:1])
+    assert [found.context for found in older.rows()] == [row.context]
+    assert len(asked) == 1
+
+
 def test_equal_policies_are_measured_once(spec, store, policies, asked):
     with bar(3, "measuring", "policy") as shown:
         measurer = Measurer(spec, store, Executor(), shown)
@@ -104,7 +120,7 @@ def test_failure_is_kept_only_if_it_is_final(spec, store, policies, monkeypatch)
 
 
 def test_store_that_fails_stops_the_measurements(spec, store, policies, asked, monkeypatch):
-    def full(key, record):
+    def full(*_):
         raise ArtifactError("the disk is full")
 
     monkeypatch.setattr(store, "put", full)

@@ -2,8 +2,11 @@
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -157,3 +160,33 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_lock(finished, fresh)
     ours, theirs = (yaml.safe_load(lock)["stages"] for lock in (fresh.lock, finished.first_lock))
     assert set(ours) == ALL
     assert ours == theirs
+
+
+def test_budgets_side_by_side_give_the_same_lock_and_a_failure_loses_nothing(finished, fresh):
+    def side_by_side():
+        command = [sys.executable, "stages/parallel.py", "3"]
+        return subprocess.run(
+            command, cwd=fresh.folder, env=fresh.environment, capture_output=True, text=True
+        )
+
+    shutil.copytree(finished.folder / ".store", fresh.folder / ".store")
+    obstacle = fresh.folder / ".store/progress/finetune-low"
+    obstacle.parent.mkdir(exist_ok=True)
+    obstacle.write_text("not a folder")
+    ended = side_by_side()
+    assert ended.returncode == 1
+    assert "error: finetune@low failed, for the reason above" in ended.stderr
+    assert "a file or folder cannot be written" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+    missing = {"finetune@low", "export@low", "collect", "report"}
+    theirs = yaml.safe_load(finished.first_lock)["stages"]
+    ours = yaml.safe_load(fresh.lock)["stages"]
+    assert ours == {name: entry for name, entry in theirs.items() if name not in missing}
+
+    obstacle.unlink()
+    ended = side_by_side()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    ran = re.findall(r"Running stage '([^']+)'", ended.stdout)
+    assert sorted(ran) == sorted(missing)
+    assert yaml.safe_load(fresh.lock)["stages"] == theirs
+    assert fresh.repro() == []

@@ -1,8 +1,10 @@
 """What the stage scripts themselves decide, without a network; the rest is tested in `src`."""
 
 import importlib.util
+import json
+import sqlite3
 import sys
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +13,11 @@ import torch
 from ruamel.yaml import YAML
 
 from seernet.config import load
-from seernet.errors import ArtifactError, SeerNetError
+from seernet.errors import ArtifactError, ConfigError, SeerNetError
 from seernet.evaluation import Evaluation
 from seernet.graph import Layer, NetworkGraph
 from seernet.policy import Bound, LatencyTable, LayerTimes, Policy
+from seernet.store import Context, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = Evaluation(0.5, 10)
@@ -353,3 +356,80 @@ def test_top_level_plots_use_templates_that_dvc_knows():
     assert plots["trade-off"]["template"] == "scatter"
     assert plots["trade-off"]["x_label"]
     assert plots["trade-off"]["y_label"]
+
+
+# --- the store of measurements ---
+
+NOW = Context("a" * 64, {"model": "resnet20", "seed": 3, "evaluation": {"steps": 8}})
+BEFORE = Context("b" * 64, {"model": "vgg_small"})
+
+
+@pytest.fixture
+def measured(stage, tmp_path, monkeypatch):
+    """A store with records of this run, of another one, and of nobody knows which."""
+    store = Store(tmp_path / ".store" / "evaluations.sqlite")
+    score = {"score": 0.5, "train_macs": 10, "error": "", "final": True, "soft_score": 0.25}
+    store.put("a1", score, NOW)
+    store.put("a2", {"value": 0.1, "macs": 10}, NOW)
+    store.put("b1", score, BEFORE)
+    store.put("b2", score | {"score": None, "soft_score": None, "error": "diverged"}, BEFORE)
+    store.put("c1", score)
+    monkeypatch.setattr("seernet.config.load", lambda: stage.params)
+    monkeypatch.setattr("seernet.evaluation.context_of", lambda _: NOW)
+    return store
+
+
+def test_store_is_listed_by_context(stage, measured, capsys):
+    stage.script("store").main()
+    _, head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:6] == ["context", "data", "model", "seed", "device", "steps"]
+    found = {line.split()[0]: line.split() for line in lines}
+    assert set(found) == {"a" * 12, "b" * 12, "unknown"}
+    assert found["a" * 12][1:8] == ["resnet20", "3", "8", "1", "0", "1", "0"]
+    assert found["b" * 12][1:6] == ["vgg_small", "1", "1", "0", "0"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *({"score": 1.5}, {"score": -0.1}, {"score": float("nan")}, {"score": "0.5"}, {"macs": 1}),
+        *({"score": None, "error": ""}, {"value": float("inf")}, {"score": 0.5, "soft_score": 2}),
+        [0.5],
+    ],
+)
+def test_verification_names_a_record_that_is_none(stage, measured, caplog, record):
+    module = stage.script("store", "verify")
+    module.main()
+    measured.put("odd", record)
+    with pytest.raises(ArtifactError, match=r"1 findings in .* of 6 records"):
+        module.main()
+    assert f"odd: {json.dumps(record)}" in caplog.text
+
+
+def test_verification_names_text_that_is_no_record(stage, measured, caplog):
+    with closing(sqlite3.connect(measured.path)) as connection, connection:
+        connection.execute("UPDATE records SET record = '{\"score\": 0.' WHERE key = 'a1'")
+    with pytest.raises(ArtifactError, match="1 findings"):
+        stage.script("store", "verify").main()
+    assert 'a1: {"score": 0.' in caplog.text
+
+
+def test_pruning_removes_only_if_told_and_never_what_may_be_of_use(stage, measured, caplog):
+    caplog.set_level("INFO")
+    stage.script("store", "prune").main()
+    assert (
+        "can reuse 2 records; 1 are of unknown origin, and stay; it cannot reuse 2" in caplog.text
+    )
+    assert len(measured.rows()) == 5
+    stage.script("store", "prune", "--remove").main()
+    assert "2 records removed" in caplog.text
+    assert [row.key for row in measured.rows()] == ["a1", "a2", "c1"]
+
+
+def test_store_script_refuses_what_it_does_not_know(stage, measured, monkeypatch):
+    with pytest.raises(ConfigError, match=r"usage: .* got \['remove'\]"):
+        stage.script("store", "remove").main()
+    monkeypatch.setenv("SEERNET_STORE", "nowhere")
+    with pytest.raises(ArtifactError, match="there is no nowhere"):
+        stage.script("store").main()
+    assert not Path("nowhere").exists()

@@ -17,7 +17,7 @@ from seernet.evaluation.finetuning import (
     read_network,
     save_network,
 )
-from seernet.evaluation.measure import Measurer, measuring
+from seernet.evaluation.measure import Measurer, context_of, measuring
 from seernet.evaluation.pretraining import Pretrainer
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Measurer",
     "Pretrainer",
     "Run",
+    "context_of",
     "evaluate_policy",
     "finetune",
     "load_baseline",

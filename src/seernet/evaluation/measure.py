@@ -21,7 +21,7 @@ from seernet.evaluation.evaluator import (
 from seernet.parallel import completed, local_executor
 from seernet.policy import Policy
 from seernet.progress import Bar
-from seernet.store import Store, digest
+from seernet.store import Context, Store, digest
 
 Result = TypeVar("Result", Evaluation, Divergence)
 
@@ -56,6 +56,19 @@ def measuring(spec: EvaluationSpec, workers: int, cluster: str | None) -> Iterat
         yield executor
 
 
+def context_of(spec: EvaluationSpec) -> Context:
+    """What a spec's measurements have in common, and how to say that to people."""
+    description = {
+        "data": spec.data.name,
+        "model": spec.model.name,
+        "arguments": spec.model.arguments,
+        "seed": spec.seed,
+        "device": spec.device,
+        "evaluation": spec.config.model_dump(),
+    }
+    return Context(spec.digest(), description)
+
+
 class Measurer:
     """Measures lists of policies through an executor and the store.
 
@@ -73,7 +86,8 @@ class Measurer:
         self, spec: EvaluationSpec, store: Store, executor: Executor, bar: Bar | None = None
     ) -> None:
         self._spec = spec
-        self._digest = spec.digest()
+        self._context = context_of(spec)
+        self._digest = self._context.digest
         self._store = store
         self._executor = executor
         self._bar = bar
@@ -108,6 +122,8 @@ class Measurer:
         kind: type[Result],
     ) -> list[Result]:
         found = {key: kind(**record) for key, record in self._store.get(keys).items()}
+        if found:
+            self._store.claim(found, self._context)
         known = sum(key in found for key in keys)
         with self._counting:
             self.reused += known
@@ -120,7 +136,7 @@ class Measurer:
                 key = list(new)[index]
                 found[key] = result
                 if not isinstance(result, Evaluation) or result.final:
-                    self._store.put(key, asdict(result))
+                    self._store.put(key, asdict(result), self._context)
                 self._advance(keys.count(key))
         return [found[key] for key in keys]
 
