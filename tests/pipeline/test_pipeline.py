@@ -75,11 +75,11 @@ def test_second_run_runs_nothing(finished):
 
 
 def test_reordered_budgets_and_other_spellings_run_nothing(finished):
-    finished.edit(
-        "  low:\n    bops_ratio: 0.010\n  high:\n    bops_ratio: 0.03\n",
-        "  high:\n    bops_ratio: 3e-2\n  low:\n    bops_ratio: 0.01\n",
-    )
+    ours = "  low:\n    bops_ratio: 0.010\n  high:\n    bops_ratio: 0.03\n"
+    other = "  high:\n    bops_ratio: 3e-2\n  low:\n    bops_ratio: 0.01\n"
+    finished.edit(ours, other)
     assert finished.repro() == []
+    finished.edit(other, ours)
 
 
 def test_a_new_budget_runs_only_its_own_stages_and_leaves_without_trace(finished):
@@ -130,12 +130,12 @@ def test_more_measurements_make_only_the_new_ones(finished):
 
 
 def test_an_infeasible_budget_fails_at_once_and_names_the_cheapest_cost(finished):
-    finished.edit("bops_ratio: 3e-2", "bops_ratio: 0.0001")
+    finished.edit("bops_ratio: 0.03", "bops_ratio: 0.0001")
     output = finished.dvc("repro", expect=255)
     assert "budget `high`" in output
     assert "cheapest policy this search space allows" in output
     assert "Traceback" not in output
-    finished.edit("bops_ratio: 0.0001", "bops_ratio: 3e-2")
+    finished.edit("bops_ratio: 0.0001", "bops_ratio: 0.03")
     assert finished.repro() == []
 
 
