@@ -122,10 +122,10 @@ check-remote: env ## see that the remote holds every output whole
 
 # --- checks ---
 
-# Unit tests run side by side, each on one thread. Pipeline tests start processes of their own.
+# Two processes, a thread in each; pipeline tests that share a workspace keep together.
 test: env lint ## all checks and all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not pipeline and not slow' -n 2
-	@$(BIN)/python -m pytest -m 'pipeline and not slow'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'pipeline and not slow' -n 2 --dist loadgroup --durations 15
 
 lint: env ## formatting, lint rules, types, import layers
 	@$(BIN)/ruff format --check .
