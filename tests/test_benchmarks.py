@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "predictor_table.py"
+from seernet.policy import CostModel
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPT = BENCHMARKS / "predictor_table.py"
 
 
 def policies(n: int, seed: int) -> pd.DataFrame:
@@ -59,3 +63,14 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(
     assert done.returncode != 0
     assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_the_kept_table_of_regret_is_of_todays_space_and_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    regret_table = importlib.import_module("_regret_table")
+    table = regret_table.Table.read(regret_table.parameters())
+    assert len(table.points) == len(regret_table.all_points(table.space)) == 432
+    assert CostModel(table.space)(table.points).bops.round().tolist() == table.costs.tolist()
+    assert table.sensitivity(table.points).isfinite().all()
