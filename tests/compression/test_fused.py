@@ -88,3 +88,11 @@ def test_on_a_gpu_as_on_the_cpu(channels, dtype):
     assert torch.equal(fused_out, out.to(dtype).float())
     assert torch.equal(fused_grad_x, grad_x)
     torch.testing.assert_close(fused_grad_step, grad_step, rtol=1e-4, atol=1e-3)
+
+
+def test_large_feature_maps_fit_a_grid(fused):
+    x = torch.empty(256, 64, 112, 112, device="meta")
+    blocks, rows = fused._grid(x, torch.empty(1, device="meta"))
+    assert blocks < 2**31
+    assert rows < 2**16
+    assert blocks * fused.BLOCK >= x.numel()

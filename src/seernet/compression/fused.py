@@ -31,8 +31,8 @@ def _add(a, b):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _forward(x, step, out, columns, low, high, block: tl.constexpr):  # type: ignore[no-untyped-def]
-    row = tl.program_id(0)
-    column = tl.program_id(1) * block + tl.arange(0, block)
+    row = tl.program_id(1)
+    column = tl.program_id(0) * block + tl.arange(0, block)
     inside = column < columns
     at = row.to(tl.int64) * columns + column
     size = tl.load(step + row)
@@ -45,8 +45,8 @@ def _forward(x, step, out, columns, low, high, block: tl.constexpr):  # type: ig
 def _backward(  # type: ignore[no-untyped-def]
     gradient, x, step, gradient_x, slopes, columns, low, high, block: tl.constexpr
 ):
-    row = tl.program_id(0)
-    part = tl.program_id(1)
+    row = tl.program_id(1)
+    part = tl.program_id(0)
     column = part * block + tl.arange(0, block)
     inside = column < columns
     at = row.to(tl.int64) * columns + column
@@ -56,7 +56,7 @@ def _backward(  # type: ignore[no-untyped-def]
     passed = tl.where((scaled <= low) | (scaled >= high), 0.0, above)
     slope = above * _rounded(scaled, low, high) - passed * scaled
     tl.store(gradient_x + at, passed.to(gradient_x.dtype.element_ty), mask=inside)
-    tl.store(slopes + row * tl.num_programs(1) + part, tl.reduce(slope, 0, _add))
+    tl.store(slopes + row * tl.num_programs(0) + part, tl.reduce(slope, 0, _add))
 
 
 class FusedStep(torch.autograd.Function):
@@ -82,7 +82,7 @@ class FusedStep(torch.autograd.Function):
         gradient = gradients[0].contiguous(memory_format=_layout(x))
         gradient_x = torch.empty_like(x)
         grid = _grid(x, step)
-        slopes = torch.empty(grid, dtype=torch.float32, device=x.device)
+        slopes = torch.empty(grid[::-1], dtype=torch.float32, device=x.device)
         _backward[grid](
             gradient,
             x,
@@ -113,4 +113,5 @@ def _columns(x: Tensor, step: Tensor) -> int:
 
 
 def _grid(x: Tensor, step: Tensor) -> tuple[int, int]:
-    return step.numel(), triton.cdiv(_columns(x, step), BLOCK)
+    """Blocks of a row, then rows: only the first of a grid's dimensions may exceed 65,535."""
+    return triton.cdiv(_columns(x, step), BLOCK), step.numel()
