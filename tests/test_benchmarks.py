@@ -1,7 +1,8 @@
-"""Benchmarks that others run on tables of their own: what they print, and what they refuse."""
+"""Benchmarks that others run on tables and records of their own."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "predictor_table.py"
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "benchmarks" / "predictor_table.py"
 
 
 def policies(n: int, seed: int) -> pd.DataFrame:
@@ -59,3 +63,23 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(
     assert done.returncode != 0
     assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_record_s_networks_stand_beside_its_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    record = ROOT / "docs" / "results" / "cifar10-resnet20"
+    weights = load_file(record / "baseline.safetensors")
+    cases = list(importlib.import_module("export_speed").recorded(record))
+    assert [case[0].split(", ")[1] for case in cases] == ["tiny", "w2a2", "w3a3", "w4a4"]
+    for _, baseline, network, shipped in cases:
+        assert all(torch.equal(value, weights[key]) for key, value in baseline.state_dict().items())
+        kept = round(16 * (1 - shipped.policy.pruning_ratio["conv"]))
+        assert len(network.get_submodule("conv").weight) == kept
+
+
+def test_a_record_without_networks_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "export_speed.py")]
+    command += ["--record", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "holds no networks" in done.stderr
