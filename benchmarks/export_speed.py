@@ -1,29 +1,35 @@
 """How fast are exported networks? ONNX Runtime on this CPU, in one run, as ratios.
 
 For each network the float32 baseline, the same network pruned but not quantized, and the exported
-one: median latency of one image, and images a second in batches of 32, with one thread and with
-all. Presets are measured with untrained weights (speed does not depend on them) and the costliest
-uniform policy within their smallest budget; `--run` takes the policies of the run in this folder.
+one: the time of one image and of 32 at once, with one thread and with all. They take turns call by
+call, and a ratio is of calls side by side: its median, and the middle half of all. ONNX Runtime's
+profiler then says where the exported network spends the time of one image, with one thread.
+
+Presets have untrained weights (speed does not depend on them) and the costliest uniform policy
+within their smallest budget; `--record` takes the finetuned networks of a record, one a budget, and
+its baseline; `--run` those of the run in this folder.
 
     python benchmarks/export_speed.py                 # cifar10-resnet20 and imagenet-mobilenetv2
+    python benchmarks/export_speed.py --record docs/results/cifar10-resnet20
     python benchmarks/export_speed.py --run           # after `dvc repro`
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import statistics
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
-from _shared import ROOT, markdown, write_summary
+from _shared import PRESETS, ROOT, Untrained, markdown, write_summary
 from torch import nn
 
 from seernet import artifacts
@@ -32,40 +38,53 @@ from seernet.config import Params, load
 from seernet.data import DatasetInfo
 from seernet.evaluation import load_baseline, read_network
 from seernet.export import Shipped
+from seernet.export import load as load_packed
 from seernet.export.onnx_file import INPUT, kernels, session, write_onnx
 from seernet.graph import NetworkGraph
-from seernet.models import build, trace
-from seernet.policy import FULL_BITS, CostModel, Policy, SearchSpace, bounds
+from seernet.models import build
+from seernet.policy import FULL_BITS, CostModel, Policy, bounds
 from seernet.sampling import uniform_candidates
 
-PRESETS = {"cifar10-resnet20": ((3, 32, 32), 10), "imagenet-mobilenetv2": ((3, 224, 224), 1000)}
 KINDS = ("baseline", "pruned", "exported")
+BATCHES = (1, 32)
+LEAST_SHARE = 0.02  # of the time, below which an operator is not listed
+PROFILED = 30  # calls
 Case = tuple[str, nn.Module, nn.Module, Shipped]
 
 
 def presets() -> Iterator[Case]:
     """Name, baseline, compressed network of each preset, and what it is."""
-    for name, (shape, classes) in PRESETS.items():
-        params = load(ROOT / "presets" / f"{name}.yaml")
-        bare = params.model.model_copy(update={"weights": None, "checkpoint": None})
-        model = build(bare, classes, shape).eval()
-        graph = trace(model, shape, classes)
-        space = SearchSpace(graph, params.space)
-        cost = CostModel(space)
-        smallest = min(params.budgets, key=lambda key: limit_of(params, key, cost))
-        (point, *_) = uniform_candidates(cost, bounds(params.budgets[smallest], cost))
-        (policy,) = space.decode(point[None])
-        images = torch.randn(16, *shape, generator=torch.Generator().manual_seed(0))
-        network = compress(model, policy, graph, images).eval()
-        middle = (0.5,) * shape[0]
-        names = tuple(str(index) for index in range(classes))
-        shipped = Shipped(bare, policy, graph, "classification", names, middle, middle)
-        yield f"{name}, {smallest}", model, network, shipped
+    for name in PRESETS:
+        case = Untrained.of(name)
+        cost = CostModel(case.space)
+        budgets = case.params.budgets
+        smallest = min(budgets, key=lambda key: limit_of(case.params, key, cost))
+        (point, *_) = uniform_candidates(cost, bounds(budgets[smallest], cost))
+        (policy,) = case.space.decode(point[None])
+        network = compress(case.network, policy, case.space.graph, case.images)
+        yield f"{name}, {smallest}", case.network, network, case.shipped(policy)
 
 
 def limit_of(params: Params, budget: str, cost: CostModel) -> float:
     """A budget's limit on BOPs."""
     return min(b.limit for b in bounds(params.budgets[budget], cost) if b.cost == "bops")
+
+
+def recorded(record: Path) -> Iterator[Case]:
+    """The same of each budget of a record; all seeds of a budget have one policy.
+
+    Raises:
+        ModelError: If its `baseline.safetensors` is missing.
+    """
+    for budget in sorted((record / "networks").iterdir()):
+        network = load_packed(min(budget.glob("seed-*")))
+        shipped: Shipped = network.shipped  # type: ignore[assignment]
+        config = shipped.model.model_copy(
+            update={"checkpoint": str(record.resolve() / "baseline.safetensors")}
+        )
+        shape = shipped.graph.input_shape
+        baseline = build(config, len(shipped.classes), shape, shipped.task)
+        yield f"{record.name}, {budget.name}", baseline, network, shipped
 
 
 def run_here() -> Iterator[Case]:
@@ -93,20 +112,58 @@ def files(case: Case, folder: Path) -> dict[str, Path]:
     return paths
 
 
+def images_for(one: onnxruntime.InferenceSession, batch: int) -> dict[str, Any]:
+    """Random images, as a session takes them."""
+    (given,) = one.get_inputs()
+    shape = (batch, *given.shape[1:])
+    return {INPUT: np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)}
+
+
 def measure(
     sessions: dict[str, onnxruntime.InferenceSession], batch: int, seconds: float
-) -> dict[str, float]:
-    """Median seconds of one call of each session; they take turns, to meet the same machine."""
-    (given,) = next(iter(sessions.values())).get_inputs()
-    images = np.random.default_rng(0).integers(0, 256, (batch, *given.shape[1:]), dtype=np.uint8)
+) -> dict[str, float | list[float]]:
+    """Median ms of one call of each session, and how many times faster than the baseline."""
+    images = images_for(sessions[KINDS[0]], batch)
     times: dict[str, list[float]] = {kind: [] for kind in sessions}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[KINDS[0]]) < 7:
         for kind, one in sessions.items():
             start = time.perf_counter()
-            one.run(None, {INPUT: images})
-            times[kind].append(time.perf_counter() - start)
-    return {kind: statistics.median(found[2:]) for kind, found in times.items()}
+            one.run(None, images)
+            times[kind].append(1000.0 * (time.perf_counter() - start))
+    found: dict[str, float | list[float]] = {}
+    arrays = {kind: np.array(each[2:]) for kind, each in times.items()}
+    for kind, each in arrays.items():
+        found[f"{kind}_ms"] = float(np.median(each))
+        if kind != KINDS[0]:
+            low, middle, high = np.quantile(arrays[KINDS[0]] / each, (0.25, 0.5, 0.75))
+            found[f"{kind}_speedup"] = float(middle)
+            found[f"{kind}_middle_half"] = [float(low), float(high)]
+    return found
+
+
+def profile(path: Path) -> dict[str, float]:
+    """Shares of the time of one image by kind of operator, the largest first; one thread.
+
+    Of each operator the median over calls counts, since other work may disturb some of them.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.enable_profiling = True
+    options.profile_file_prefix = str(path.with_suffix(""))
+    one = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    images = images_for(one, 1)
+    for _ in range(PROFILED):
+        one.run(None, images)
+    events = json.loads(Path(one.end_profiling()).read_text(encoding="utf-8"))
+    calls: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            calls[event["args"]["op_name"], event["name"]].append(event["dur"])
+    spent: Counter[str] = Counter()
+    for (kind, _), times in calls.items():
+        spent[kind] += np.median(times)
+    return {name: used / spent.total() for name, used in spent.most_common()}
 
 
 def main() -> None:
@@ -114,35 +171,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--run", action="store_true", help="the run in this folder, not presets")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--run", action="store_true", help="the run in this folder, not presets")
+    source.add_argument("--record", type=Path, help="folder of a record, below docs/results")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     arguments = parser.parse_args()
-    os.chdir(ROOT)
-    rows, summary = [], []
-    for case in run_here() if arguments.run else presets():
+    cases, name = presets(), "export_speed"
+    if arguments.record:
+        if not (arguments.record / "networks").is_dir():
+            parser.error(f"{arguments.record} holds no networks; benchmarks/record.py keeps them")
+        cases, name = recorded(arguments.record), f"export_speed_{arguments.record.resolve().name}"
+    elif arguments.run:
+        os.chdir(ROOT)
+        cases, name = run_here(), "export_speed_run"
+    rows, shares, summary = [], [], []
+    for case in cases:
         with tempfile.TemporaryDirectory() as folder:
             paths = files(case, Path(folder))
-            arithmetic = asdict(kernels(paths["exported"]))
+            where = profile(paths["exported"])
+            summary.append({"network": case[0], **asdict(kernels(paths["exported"])), "speed": []})
+            summary[-1]["time_shares"] = where
+            listed = [f"{op} {share:.0%}" for op, share in where.items() if share >= LEAST_SHARE]
+            shares.append([case[0], ", ".join(listed)])
             for threads in sorted({1, os.cpu_count() or 1}):
                 sessions = {kind: session(path, threads) for kind, path in paths.items()}
-                for batch in (1, 32):
+                for batch in BATCHES:
                     found = measure(sessions, batch, arguments.seconds)
-                    gains = {k: found["baseline"] / found[k] for k in KINDS}
-                    row = {
-                        "network": case[0],
-                        "threads": threads,
-                        "batch": batch,
-                        **arithmetic,
-                        **{f"{kind}_ms": 1000 * found[kind] for kind in KINDS},
-                        **{f"{kind}_speedup": gains[kind] for kind in KINDS[1:]},
-                    }
-                    summary.append(row)
-                    cells = [f"{1000 * found[kind]:.2f}" for kind in KINDS]
-                    cells += [f"{gains[kind]:.2f}" for kind in KINDS[1:]]
-                    rows.append([case[0], threads, batch, *cells])
-    write_summary("export_speed_run" if arguments.run else "export_speed", summary)
+                    summary[-1]["speed"].append({"threads": threads, "batch": batch, **found})
+                    rows.append([case[0], threads, batch, *cells(found)])
+        write_summary(name, summary)
     header = ["network", "threads", "batch", *(f"{kind}, ms" for kind in KINDS)]
-    print(markdown([*header, "pruned, times faster", "exported, times faster"], rows))
+    print(markdown([*header, *(f"{kind}, times faster" for kind in KINDS[1:])], rows))
+    print(markdown(["network", "where the exported one spends the time of one image"], shares))
+
+
+def cells(found: dict[str, Any]) -> list[str]:
+    """Times, then ratios with their spread, as text."""
+    shown = [f"{found[f'{kind}_ms']:.2f}" for kind in KINDS]
+    for kind in KINDS[1:]:
+        low, high = found[f"{kind}_middle_half"]
+        shown.append(f"{found[f'{kind}_speedup']:.2f} [{low:.2f}, {high:.2f}]")
+    return shown
 
 
 if __name__ == "__main__":

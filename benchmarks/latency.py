@@ -14,40 +14,32 @@ import time
 
 import numpy as np
 import torch
-from _shared import ROOT, markdown, write_summary
-from export_speed import PRESETS
+from _shared import PRESETS, Untrained, markdown, write_summary
 from scipy.stats import kendalltau
 
 from seernet.compression import compress
-from seernet.config import load
-from seernet.export import Shipped
 from seernet.export.clock import Clock
 from seernet.export.latency import measure, time_networks
-from seernet.models import build, trace
-from seernet.policy import CostModel, SearchSpace
+from seernet.policy import CostModel
 from seernet.sampling import SpreadDesign
 
 
 def run(preset: str, policies: int, threads: int) -> dict[str, float | str | list[float]]:
     """The table of one preset's network, held against random policies of its space."""
-    shape, classes = PRESETS[preset]
-    params = load(ROOT / "presets" / f"{preset}.yaml")
-    bare = params.model.model_copy(update={"weights": None, "checkpoint": None})
-    torch.manual_seed(0)
-    network = build(bare, classes, shape).eval()
-    graph = trace(network, shape, classes)
-    space = SearchSpace(graph, params.space)
-    full = space.decode(torch.ones(1, space.dimension, dtype=torch.float64))[0]
-    middle = (0.5,) * shape[0]
-    names = tuple(str(index) for index in range(classes))
-    shipped = Shipped(bare, full, graph, "classification", names, middle, middle)
+    case = Untrained.of(preset)
+    network, space = case.network, case.space
+    (full,) = space.decode(torch.ones(1, space.dimension, dtype=torch.float64))
+    shipped = case.shipped(full)
     start = time.perf_counter()
     table = measure(network, shipped, space, threads)
     seconds = time.perf_counter() - start
     cost = CostModel(space, table)
-    points = SpreadDesign(space, tuple(params.sample.cost_range), seed=1).draw_many(0, policies)
-    images = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0))
-    networks = (compress(network, policy, graph, images).eval() for policy in space.decode(points))
+    cost_range = tuple(case.params.sample.cost_range)
+    points = SpreadDesign(space, cost_range, seed=1).draw_many(0, policies)
+    networks = (
+        compress(network, policy, space.graph, case.images).eval()
+        for policy in space.decode(points)
+    )
     measured = time_networks(networks, shipped, Clock(threads))
     predicted = cost(points).latency_ms.numpy()
     errors = np.abs(predicted / np.array(measured) - 1.0)

@@ -1,7 +1,8 @@
 """Keep a finished run of the pipeline under `docs/results/NAME/`.
 
-Copied are parameters, lock, tables, metrics and figures; written are the wall time of every stage,
-what machine it was, and the finetuned networks, bit-packed. Run it where the pipeline ran.
+Copied are parameters, lock, tables, metrics, figures and the baseline; written are the wall time of
+every stage, what machine it was, and the finetuned networks, bit-packed. Run it where the pipeline
+ran.
 
     cp presets/cifar10-resnet20.yaml params.yaml && dvc repro
     python benchmarks/record.py cifar10-resnet20
@@ -137,6 +138,7 @@ def main() -> None:
     times.to_csv(folder / "timings.csv", index=False, lineterminator="\n")
     (folder / "machine.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
     networks(params, folder / "networks")
+    shutil.copy2(artifacts.BASELINE / "model.safetensors", folder / "baseline.safetensors")
     text = render(name, times, what, params)
     (folder / "README.md").write_text(text, encoding="utf-8")
     print(text)

@@ -15,11 +15,12 @@ from seernet.data import Dataset
 from seernet.evaluation import load_baseline, read_network
 from seernet.export import TENSORS, Shipped, save
 from seernet.export import load as load_packed
-from seernet.export.onnx_file import kernels, write_onnx
-from seernet.export.runtime import RuntimeNetwork, agreement, check_parity
+from seernet.export.onnx_file import Kernels, kernels, write_onnx
+from seernet.export.parity import Comparison, compare
+from seernet.export.runtime import RuntimeNetwork
 from seernet.graph import NetworkGraph
 from seernet.stage import budget_argument, run
-from seernet.training import make_task, score, scored
+from seernet.training import make_task, scored
 
 logger = logging.getLogger("export")
 ONNX = "model.onnx"
@@ -53,22 +54,32 @@ def main() -> None:
     }
     if params.export.onnx:
         write_onnx(folder / ONNX, network, shipped, {"budget": budget})
-        metrics |= compare(folder / ONNX, packed, shipped, dataset)
+        found = held_against(folder / ONNX, packed, shipped, dataset)
         logger.info(
             "%s: model.onnx scores %.4f, the network %.4f; they agree on %.2f %%",
-            *(budget, metrics["exported_score"], metrics["test_score"]),
-            100 * metrics["agreement"],
+            *(budget, found.exported_score, found.test_score, 100 * found.agreement),
         )
-        check_parity(metrics, params.export, dataset.info.counts["test"])
+        found.check(params.export)
+        metrics |= {
+            "onnx_bytes": (folder / ONNX).stat().st_size,
+            **asdict(arithmetic(folder / ONNX)),
+            "agreement": found.agreement,
+            "test_score": found.test_score,
+            "exported_score": found.exported_score,
+        }
     artifacts.write_json(artifacts.METRICS / "export" / f"{budget}.json", metrics)
 
 
-def compare(
+def held_against(
     path: Path, network: torch.nn.Module, shipped: Shipped, dataset: Dataset
-) -> dict[str, Any]:
-    """Sizes, kernels and scores of an exported file, beside those of the network."""
-    task = make_task(dataset.info)
-    runtime = RuntimeNetwork(path, shipped).eval()
+) -> Comparison:
+    """An exported file and the network on the test split, which both see together, once."""
+    exported = RuntimeNetwork(path, shipped).eval()
+    return compare(make_task(dataset.info), network, exported, scored(dataset, "test"))
+
+
+def arithmetic(path: Path) -> Kernels:
+    """In which kernels an exported file runs; warns of slow ones."""
     found = kernels(path)
     if found.float_convolutions or found.float_adds:
         logger.warning(
@@ -76,14 +87,7 @@ def compare(
             "slower: what they give is not quantized",
             *(found.float_convolutions, found.float_adds, path),
         )
-    same = agreement(shipped.task, network, runtime, scored(dataset, "test"))
-    return {
-        "onnx_bytes": path.stat().st_size,
-        **asdict(found),
-        "agreement": same.share,
-        "test_score": score(network, scored(dataset, "test"), task)["score"],
-        "exported_score": score(runtime, scored(dataset, "test"), task)["score"],
-    }
+    return found
 
 
 if __name__ == "__main__":

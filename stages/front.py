@@ -37,11 +37,14 @@ def main() -> None:
         params.seed,
         known=load_policies(artifacts.PREDICTOR_POLICIES, space, "fit"),
     )
-    bops = cost(torch.stack([solution.u for solution in solutions])).bops
+    costs = cost(torch.stack([solution.u for solution in solutions]))
+    bops = costs.bops
     table = pd.DataFrame(
         {
             "cost_bops": bops.round().to(torch.int64).tolist(),
             "bops_ratio": (bops / baseline).tolist(),
+            "macs": costs.macs.round().to(torch.int64).tolist(),
+            "size_bytes": costs.size_bytes.ceil().to(torch.int64).tolist(),
             "mean": [solution.mean for solution in solutions],
             "std": [solution.std for solution in solutions],
         }

@@ -66,6 +66,7 @@ def main() -> None:
         "predicted_std": solution.std,
         "cost_bops": bops,
         "budget_bops": next((b.limit for b in found if b.cost == "bops"), None),
+        "limits": {b.cost: b.limit for b in found},
         "slack": 1.0 - max(used.values()),
     }
     if LATENCY in solution.costs:

@@ -1,4 +1,4 @@
-"""Benchmarks that others run on tables of their own: what they print, and what they refuse."""
+"""Benchmarks that others run on tables and records of their own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from seernet.policy import CostModel
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPT = BENCHMARKS / "predictor_table.py"
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "benchmarks" / "predictor_table.py"
 
 
 def policies(n: int, seed: int) -> pd.DataFrame:
@@ -68,9 +70,29 @@ def test_a_table_that_cannot_be_read_is_refused_in_one_line(
 def test_the_kept_table_of_regret_is_of_todays_space_and_cost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     regret_table = importlib.import_module("_regret_table")
     table = regret_table.Table.read(regret_table.parameters())
     assert len(table.points) == len(regret_table.all_points(table.space)) == 432
     assert CostModel(table.space)(table.points).bops.round().tolist() == table.costs.tolist()
     assert table.sensitivity(table.points).isfinite().all()
+
+
+def test_a_record_s_networks_stand_beside_its_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    record = ROOT / "docs" / "results" / "cifar10-resnet20"
+    weights = load_file(record / "baseline.safetensors")
+    cases = list(importlib.import_module("export_speed").recorded(record))
+    assert [case[0].split(", ")[1] for case in cases] == ["tiny", "w2a2", "w3a3", "w4a4"]
+    for _, baseline, network, shipped in cases:
+        assert all(torch.equal(value, weights[key]) for key, value in baseline.state_dict().items())
+        kept = round(16 * (1 - shipped.policy.pruning_ratio["conv"]))
+        assert len(network.get_submodule("conv").weight) == kept
+
+
+def test_a_record_without_networks_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "export_speed.py")]
+    command += ["--record", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "holds no networks" in done.stderr

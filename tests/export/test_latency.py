@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from seernet.config import ModelConfig, SpaceConfig
 from seernet.export import Shipped
 from seernet.export.clock import Clock
-from seernet.export.latency import calibrate, measure, time_layers
+from seernet.export.latency import calibrate, measure, time_layers, time_networks
 from seernet.export.layers import Shape, layer_model, shapes
 from seernet.export.onnx_file import Kernels, kernels, session
 from seernet.graph import ChannelGroup, Layer, NetworkGraph
-from seernet.models import trace
+from seernet.models import build, trace
 from seernet.policy import FULL_BITS, CostModel, Policy, SearchSpace
 from seernet.policy.latency import kept_features
 
@@ -124,6 +124,34 @@ def test_calibration_finds_what_networks_add_to_their_layers():
     assert found == pytest.approx((0.5, 1.2, 0.01))
     noisy = calibrate(layers, values, 1.2 * layers - 0.3)
     assert min(noisy) >= 0.0
+
+
+class Keeping(Clock):
+    """Keeps the files that it times."""
+
+    def __init__(self) -> None:
+        self.files: list[bytes] = []
+
+    def network(self, file: bytes, size: tuple[int, ...]) -> float:
+        run, seen = session(file, 1), np.zeros(size, dtype=np.uint8)
+        assert [len(value) for value in run.run(None, {"image": seen})] == [1, 1]
+        self.files.append(file)
+        return 1.0
+
+
+def test_of_a_detector_the_choice_among_boxes_is_not_timed():
+    shape, names = (3, 64, 64), ("a", "b")
+    config = ModelConfig(name="small_ssd", arguments={"width": 4})
+    network = build(config, len(names), shape, "detection").eval()
+    graph = trace(network, shape, len(names))
+    full = dict.fromkeys((layer.name for layer in graph.layers), FULL_BITS)
+    policy = Policy({group.name: 0.0 for group in graph.groups}, full, full)
+    shipped = Shipped(config, policy, graph, "detection", names, (0.0,) * 3, (1.0,) * 3)
+    clock = Keeping()
+    assert time_networks([network], shipped, clock) == [1.0]
+    (file,) = clock.files
+    kinds = {node.op_type for node in onnx.load_from_string(file).graph.node}
+    assert "Conv" in kinds and "NonMaxSuppression" not in kinds
 
 
 def busy(clock: Clock, slowness: list[float]) -> None:

@@ -10,12 +10,12 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from seernet.compression import QuantConv2d, compress
-from seernet.config import ExportConfig, ModelConfig
+from seernet.config import ModelConfig
 from seernet.errors import ExportError
 from seernet.export import Shipped
 from seernet.export.detector import DecodedDetector
 from seernet.export.onnx_file import INPUT, Kernels, kernels, session, write_onnx
-from seernet.export.runtime import RuntimeNetwork, agreement, check_parity
+from seernet.export.runtime import RuntimeNetwork
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
 from seernet.policy import Policy
@@ -183,60 +183,3 @@ def test_two_stage_detector_is_refused_with_a_way_out():
     model = build(ModelConfig(name="fasterrcnn_resnet18"), 4, (3, 64, 64), "detection")
     with pytest.raises(ExportError, match=r"second stage.*export\.onnx: false"):
         DecodedDetector(model, (3, 64, 64))
-
-
-class Fixed(nn.Module):
-    """Gives what it was given."""
-
-    def __init__(self, answer: object) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, images: Tensor) -> object:
-        return self.answer
-
-    def detect(self, images: Tensor) -> object:
-        return self.answer
-
-
-def test_agreement_counts_classes():
-    one, two = torch.eye(4), torch.eye(4)[[0, 1, 2, 2]]
-    batches = [(torch.zeros(4, 3, 2, 2), torch.zeros(4))]
-    found = agreement("classification", Fixed(one), Fixed(two), batches)
-    assert (found.same, found.total, found.share) == (3, 4, 0.75)
-
-
-def test_agreement_counts_confident_boxes_that_the_other_finds():
-    def boxes(*rows: tuple[float, float, int]) -> list[dict[str, Tensor]]:
-        corners = [[left, 0.0, left + 10.0, 10.0] for left, _, _ in rows]
-        return [
-            {
-                "boxes": torch.tensor(corners).reshape(-1, 4),
-                "scores": torch.tensor([score for _, score, _ in rows]),
-                "labels": torch.tensor([label for *_, label in rows], dtype=torch.int64),
-            }
-        ]
-
-    one = boxes((0.0, 0.9, 0), (20.0, 0.9, 1), (40.0, 0.1, 1))
-    two = boxes((1.0, 0.4, 0), (20.0, 0.8, 2))
-    found = agreement("detection", Fixed(one), Fixed(two), [(torch.zeros(1, 3, 2, 2), [])])
-    assert (found.same, found.total) == (1, 3)
-    nothing = agreement("detection", Fixed(boxes()), Fixed(boxes()), [(torch.zeros(1), [])])
-    assert nothing.share == 1.0
-
-
-@pytest.mark.parametrize(
-    ("metrics", "images", "message"),
-    [
-        ({"agreement": 0.999, "test_score": 0.9, "exported_score": 0.901}, 10_000, None),
-        ({"agreement": 0.98, "test_score": 0.9, "exported_score": 0.9}, 100, None),
-        ({"agreement": 0.98, "test_score": 0.9, "exported_score": 0.9}, 10_000, "98.00 %"),
-        ({"agreement": 0.999, "test_score": 0.9, "exported_score": 0.89}, 10_000, "0.8900"),
-    ],
-)
-def test_parity_fails_with_the_numbers(metrics, images, message):
-    if message is None:
-        check_parity(metrics, ExportConfig(), images)
-        return
-    with pytest.raises(ExportError, match=message):
-        check_parity(metrics, ExportConfig(), images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,8 +180,8 @@ def test_a_cost_that_falls_with_some_coordinates_is_solved_too(seed: int, dearer
     levels = torch.linspace(0, 1, k, dtype=torch.float64)
     every = levels[torch.cartesian_prod(*[step] * d)]
     scores, costs = score(every), cost(every)
-    cheapest = float(cost(torch.zeros(1, d, dtype=torch.float64)))
-    for share in (0.1, 0.3, 0.6):
+    cheapest = float(costs.min())  # with 0.8, wider than the narrowest
+    for share in (0.0, 0.1, 0.3, 0.6):
         budget = cheapest + share * (float(costs.max()) - cheapest)
         limit = Limit("latency_ms", "ms", cost, budget, rises=False)
         solution = optimize(certain(score), [limit], [levels] * d, CONFIG, seed=0)
@@ -194,9 +195,24 @@ def test_a_budget_below_the_cheapest_policy_names_what_is_reachable() -> None:
     with pytest.raises(BudgetError) as error:
         optimize(certain(lambda u: u.sum(dim=1)), [limit], levels, CONFIG, 0)
     assert str(error.value) == (
-        "bops budget 0.2 GBOPs is below the cheapest policy this search space allows "
-        "(0.31 GBOPs); raise the budget or space.max_pruning_ratio."
+        "bops budget 2e+08 BOPs is below the cheapest policy this search space allows "
+        "(3.1e+08 BOPs); raise the budget or space.max_pruning_ratio."
     )
+
+
+def test_limits_that_only_exclude_each_other_are_refused() -> None:
+    levels = [torch.tensor([0.0, 0.5, 1.0])] * 2
+    rising = Limit("bops", "BOPs", lambda u: 1 + u.sum(dim=1), 2.0)
+    falling = Limit("latency_ms", "ms", lambda u: 3 - u.sum(dim=1), 2.0, rises=False)
+    solution = optimize(certain(lambda u: u[:, 0]), [rising, falling], levels, CONFIG, 0)
+    assert solution.u.tolist() == [1.0, 0.0]
+    with pytest.raises(BudgetError, match=r"at once.*raise one") as error:
+        optimize(
+            certain(lambda u: u[:, 0]), [rising, replace(falling, budget=1.5)], levels, CONFIG, 0
+        )
+    assert "bops 2 BOPs, latency_ms 1.5 ms" in str(error.value)
+    with pytest.raises(BudgetError, match=r"latency_ms budget 0.5 ms is below .*found.*\(1 ms\)"):
+        optimize(certain(lambda u: u[:, 0]), [replace(falling, budget=0.5)], levels, CONFIG, 0)
 
 
 def test_a_budget_of_exactly_the_cheapest_cost_gives_the_cheapest_policy() -> None:

@@ -109,12 +109,24 @@ def test_an_unreachable_limit_is_refused(cost: CostModel) -> None:
         check_budgets({"low": BudgetConfig(latency_ms=10.0)}, cost)
 
 
+def test_the_fastest_policy_need_not_be_the_narrowest(
+    hand: NetworkGraph, table: LatencyTable
+) -> None:
+    odd = LayerTimes((3,), (2, 4, 6, 8), 384, ((60.0, 60.0, 60.0, 1.0),))
+    table = replace(table, factor=1.0, ms_per_value=0.0, layers={**table.layers, "first": odd})
+    cost = CostModel(SearchSpace(hand, SPACE), table)
+    # by hand: 1 + 60 + 8 x 2 + 2 + 2 = 81 ms with 2 and 1 channels, 1 + 1 + 64 + 8 + 2 with 8 and 1
+    check_budgets({"low": BudgetConfig(latency_ms=76.0)}, cost)
+    with pytest.raises(BudgetError, match=r"`low`: 75\.9 ms .*found.*\(76 ms, 0\.152 of"):
+        check_budgets({"low": BudgetConfig(latency_ms=75.9)}, cost)
+
+
 def test_without_a_table_other_limits_are_checked_and_this_one_is_not_known(
     hand: NetworkGraph,
 ) -> None:
     bare = CostModel(SearchSpace(hand, SPACE))
     check_budgets({"low": BudgetConfig(latency_ms=1e-9, latency_ratio=1e-9)}, bare)
-    with pytest.raises(BudgetError, match="kB"):
+    with pytest.raises(BudgetError, match="1 bytes"):
         check_budgets({"low": BudgetConfig(latency_ms=1.0, size_bytes=1.0)}, bare)
     for config in (BudgetConfig(latency_ms=1.0), BudgetConfig(latency_ratio=1.0)):
         with pytest.raises(BudgetError, match=r"latency\.table"):

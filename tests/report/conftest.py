@@ -178,6 +178,7 @@ class SyntheticRun:
                 "predicted_std": 0.012,
                 "cost_bops": networks["seernet"]["cost_bops"],
                 "budget_bops": ratio * self.bops,
+                "limits": {"bops": ratio * self.bops},
                 "slack": 0.004,
             },
         )

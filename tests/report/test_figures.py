@@ -94,6 +94,31 @@ def test_axes_name_their_units(synthetic: Write) -> None:
     assert drawn["predictor"].axes[2].get_ylabel() == "RMSE (percentage points)"
 
 
+@pytest.mark.parametrize(
+    ("cost", "label", "top"),
+    [
+        ("macs", "Cost (kMACs)", "MACs of the baseline / MACs"),
+        ("size_bytes", "Size (kB)", "bytes of the baseline / bytes"),
+        ("latency_ms", "Latency (ms)", None),
+    ],
+)
+def test_tradeoff_is_drawn_over_the_cost_that_budgets_limit(
+    synthetic: Write, cost: str, label: str, top: str | None
+) -> None:
+    root = synthetic()
+    run, summary = Artifacts(root), summarize(collect(BUDGETS[:3], root / "results/metrics"))
+    summary = summary.assign(**{cost: 2000.0 + summary.index})
+    figure = figures.tradeoff(summary, run.evaluations(), run.metrics("pretrain"), cost)
+    finetuned, short = figure.axes[:2]
+    assert (finetuned.get_xlabel(), short.get_xlabel()) == (label, "Cost (MBOPs)")
+    assert {axes.get_xlabel() for axes in figure.axes[2:]} == {"BOPs of the baseline / BOPs"} | (
+        {top} if top else set()
+    )
+    divisor = 1.0 if cost == "latency_ms" else 1000.0
+    drawn = [x for line in finetuned.lines for x in line.get_xdata()]
+    assert 2000.0 / divisor in drawn
+
+
 def test_top_axis_reads_as_baseline_over_cost(synthetic: Write) -> None:
     root = synthetic()
     figure = drawing(root, 3)["tradeoff"]()

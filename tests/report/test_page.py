@@ -123,16 +123,21 @@ def test_headline_prints_units_and_loss(synthetic: Write) -> None:
     root = synthetic(budgets=1, seeds=(0, 1))
     tradeoff = collect(("tiny",), root / "results/metrics").query("method == 'seernet'")
     tradeoff = tradeoff.assign(
-        cost_bops=1.5e8, size_bytes=7470, test_score=[0.90, 0.92], baseline_score=0.95
+        cost_bops=1.5e8, macs=3e6, size_bytes=7470, test_score=[0.90, 0.92], baseline_score=0.95
     )
     pretrain = {
         "metric": "top1",
         "baseline_bops": 2.0e10,
+        "baseline_macs": 2.0e7,
         "baseline_size_bytes": 1089896,
     }
     table = headline(summarize(tradeoff), pretrain)
-    assert list(table.columns)[2:5] == ["Cost (MBOPs)", "BOPs ratio (%)", "Size (kB)"]
+    assert list(table.columns)[2:4] == ["Cost (MBOPs)", "BOPs ratio (%)"]
+    assert list(table.columns)[4:6] == ["Cost (MMACs)", "Size (kB)"]
+    assert list(table["Cost (MMACs)"]) == ["20", "3"]
     assert list(table["Cost (MBOPs)"]) == ["20,000", "150"]
     assert list(table["Size (kB)"]) == ["1,090", "7.47"]
     assert list(table["Test top-1 accuracy (%)"]) == ["95.0", "91.0 (90.0 to 92.0)"]
     assert list(table["Loss (points)"]) == ["", "4.0"]
+    timed = headline(summarize(tradeoff.assign(latency_ms=[1.25, 1.25])), pretrain)
+    assert list(timed["Latency (ms)"]) == ["", "1.25"]

@@ -11,7 +11,7 @@ import pytest
 from seernet.errors import ArtifactError
 from seernet.graph import Layer, NetworkGraph
 from seernet.report import Artifacts, collect
-from seernet.report.tables import compute_table, layer_table, summarize
+from seernet.report.tables import compute_table, layer_table, shown_cost, summarize
 
 Write = Callable[..., Path]
 BUDGETS = ("tiny", "small", "medium")
@@ -49,6 +49,21 @@ def test_latency_is_a_last_column_where_a_table_was_used(synthetic: Write) -> No
     known = table[(table["budget"] == "small") & (table["method"] == "seernet")]
     assert set(known["latency_ms"]) == {1.25}
     assert table["latency_ms"].isna().sum() == len(table) - len(known)
+
+
+@pytest.mark.parametrize(
+    ("limits", "shown"),
+    [
+        ([{"bops": 1.0}, {"bops": 1.0, "latency_ms": 2.0}], "cost_bops"),
+        ([{"size_bytes": 1.0}, {"bops": 1.0, "size_bytes": 2.0}], "size_bytes"),
+        ([{"latency_ms": 1.0}], "latency_ms"),
+        ([{"latency_ms": 1.0}, {"macs": 1.0}], "cost_bops"),
+    ],
+)
+def test_a_cost_that_all_budgets_limit_is_shown_or_else_bops(
+    limits: list[dict[str, float]], shown: str
+) -> None:
+    assert shown_cost(limits) == shown
 
 
 def test_collect_copies_the_values_of_each_run(synthetic: Write) -> None:

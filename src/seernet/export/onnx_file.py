@@ -31,7 +31,12 @@ BYTE = 255
 
 
 def write_onnx(
-    path: Path, network: nn.Module, shipped: Shipped, metadata: Mapping[str, str]
+    path: Path,
+    network: nn.Module,
+    shipped: Shipped,
+    metadata: Mapping[str, str],
+    *,
+    selects: bool = True,
 ) -> None:
     """Write a network that takes uint8 images, `n x h x w x c` with any n, as `image`.
 
@@ -40,6 +45,7 @@ def write_onnx(
         network: Compressed and trained, or a plain network, which stays in float32.
         shipped: What it is.
         metadata: Further properties to keep in the file.
+        selects: Whether a detector chooses among its boxes; else all are given.
 
     Raises:
         ExportError: If torch cannot export the network.
@@ -72,7 +78,7 @@ def write_onnx(
         ) from error
     model = program.model_proto  # type: ignore[union-attr]
     simplify(model)
-    if decoded is not None:
+    if decoded is not None and selects:
         decoded.add_selection(model.graph)
     described = {
         **(decoded.properties if decoded is not None else {}),

@@ -30,12 +30,12 @@ class Grid:
 
     @property
     def low(self) -> Tensor:
-        """The cheapest corner, `d`."""
+        """The lower corner, `d`."""
         return self.values[:, 0]
 
     @property
     def high(self) -> Tensor:
-        """The dearest corner, `d`."""
+        """The upper corner, `d`."""
         return self.values[:, -1]
 
     def policies(self, indices: Tensor) -> Tensor:

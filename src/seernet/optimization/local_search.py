@@ -37,11 +37,13 @@ class Search:
         problem: Objective and costs.
         grid: Levels.
         budgets: Each search's budgets, `n x l`, positive.
+        cheapest: A policy inside all of them, `d`.
     """
 
     problem: Problem
     grid: Grid
     budgets: Tensor
+    cheapest: Tensor
 
     def look(self, points: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Values and loads of `m x d` points for the searches `rows` (`m`), `m` each.
@@ -99,7 +101,8 @@ def oscillate(
     with torch.no_grad():
         value, load = search.look(search.grid.policies(starts), everyone)
         _, inside_load = search.look(search.grid.policies(inside), everyone)
-        inside = torch.where(inside_load[:, None] <= 1.0, inside, 0)
+        cheapest = search.grid.nearest(search.cheapest[None])
+        inside = torch.where(inside_load[:, None] <= 1.0, inside, cheapest)
         best_value, _ = search.look(search.grid.policies(inside), everyone)
         state = State(
             now=starts.clone(),

@@ -67,15 +67,16 @@ def optimize(
     """
     budgets = torch.tensor([[limit.budget for limit in limits]], dtype=torch.float64)
     costs = tuple(limit.cost for limit in limits)
-    grid = Grid.of(check_levels(levels))
-    check_reachable(limits, grid.low)
+    levels = check_levels(levels)
+    grid, cheapest = Grid.of(levels), check_reachable(limits, levels)
     problem = Problem(predict, costs, config.kappa, all(limit.rises for limit in limits))
     with single_thread():
-        relaxed = _relax(problem, grid, budgets.expand(config.starts, -1), config, seed)
+        rows = budgets.expand(config.starts, -1)
+        relaxed = _relax(problem, grid, cheapest, rows, config, seed)
         starts = relaxed[_order(problem, relaxed)[:CANDIDATES]]
         if known is not None:
             starts = torch.cat([starts, _best_known(problem, known.double(), budgets, CANDIDATES)])
-        search = Search(problem, grid, budgets.expand(len(starts), -1))
+        search = Search(problem, grid, budgets.expand(len(starts), -1), cheapest)
         found, values = oscillate(search, grid.floor(starts), grid.nearest(starts), PATIENCE, seed)
         return _solutions(problem, grid, found[values.argmax()][None], [limits])[0]
 
@@ -112,21 +113,22 @@ def optimize_many(
         BudgetError: If a budget is below the cheapest policy.
         PolicyError: If levels do not increase within [0, 1].
     """
-    grid = Grid.of(check_levels(levels))
+    levels = check_levels(levels)
     limits = [replace(limit, budget=float(budget)) for budget in budgets]
     if not limits:
         return []
-    check_reachable(limits, grid.low)
+    grid, cheapest = Grid.of(levels), check_reachable(limits, levels)
     problem = Problem(predict, (limit.cost,), config.kappa, limit.rises)
     each = max(1, min(config.starts, FRONT_STARTS // len(limits)))
     amounts = budgets.detach().double().unsqueeze(1)  # k x 1
     with single_thread():
-        relaxed = _relax(problem, grid, amounts.repeat_interleave(each, dim=0), config, seed)
+        rows = amounts.repeat_interleave(each, dim=0)
+        relaxed = _relax(problem, grid, cheapest, rows, config, seed)
         order = [
             _order(problem, part)[0] + i * each for i, part in enumerate(torch.split(relaxed, each))
         ]
         relaxed = relaxed[torch.stack(order)]
-        search = Search(problem, grid, amounts)
+        search = Search(problem, grid, amounts, cheapest)
         found, _ = oscillate(
             search, grid.floor(relaxed), grid.nearest(relaxed), FRONT_PATIENCE, seed
         )
@@ -160,20 +162,24 @@ def _best_known(problem: Problem, known: Tensor, budgets: Tensor, count: int) ->
 
 
 def _relax(
-    problem: Problem, grid: Grid, budgets: Tensor, config: OptimizeConfig, seed: int
+    problem: Problem,
+    grid: Grid,
+    cheapest: Tensor,
+    budgets: Tensor,
+    config: OptimizeConfig,
+    seed: int,
 ) -> Tensor:
     """Climb from one start for each row of budgets (`n x l`): `n x d` relaxed policies."""
     with torch.no_grad():
-        cheapest = problem.cost(grid.low.unsqueeze(0))
         generator = torch.Generator().manual_seed(seed)
         points = draw(len(budgets), grid.low, grid.high, generator)
         # Neighbouring rows share a budget, and neighbouring strata a level: deal them out.
         points = points[torch.randperm(len(points), generator=generator)]
         # A budget of exactly the cheapest cost has no interior; its policy needs no ascent.
-        interior = (cheapest < budgets).all(dim=1)
-        result = grid.low.repeat(len(budgets), 1)
+        interior = (problem.cost(cheapest[None]) < budgets).all(dim=1)
+        result = cheapest.repeat(len(budgets), 1)
     if bool(interior.any()):
-        starts = pull_inside(problem, points[interior], grid.low, budgets[interior])
+        starts = pull_inside(problem, points[interior], cheapest, budgets[interior])
         region = Region(grid.low, grid.high, budgets[interior])
         schedule = Schedule(config.iterations, config.learning_rate, config.barrier_weight)
         result[interior] = ascend(problem, starts, region, schedule)

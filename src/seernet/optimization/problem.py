@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seernet.errors import BudgetError, PolicyError
+from seernet.policy.cheapest import cheapest, told_apart
 from seernet.predictor import Posterior
 
 Predict = Callable[[Tensor], Posterior]
@@ -25,7 +26,7 @@ class Limit:
         cost: Maps relaxed policies, `n x d`, to `n` costs; differentiable.
         budget: Largest allowed cost, in `unit`.
         rises: Whether the cost never falls when a coordinate rises. Where it may (some kernels are
-            faster with more channels), limits still hold, but a budget close to the cheapest policy
+            faster with more channels), limits still hold, but a budget that only few policies meet
             may be refused.
     """
 
@@ -103,32 +104,49 @@ def check_levels(levels: Sequence[Tensor]) -> list[Tensor]:
     return checked
 
 
-def check_reachable(limits: Sequence[Limit], cheapest: Tensor) -> None:
-    """Check that the cheapest policy (`d`) meets every limit.
+def check_reachable(limits: Sequence[Limit], levels: Sequence[Tensor]) -> Tensor:
+    """Check that some policy meets all limits.
+
+    Args:
+        limits: At least one.
+        levels: For each of `d` coordinates its allowed values, increasing.
+
+    Returns:
+        The policy that takes the least of its budgets, `d`: the cheapest. Where a cost may fall
+        when a coordinate rises, it is the cheapest that was found.
 
     Raises:
-        BudgetError: If there is no limit, or one is below the cheapest policy.
+        BudgetError: If there is no limit, one is below the cheapest policy, or no policy was found
+            that meets all.
     """
     if not limits:
         raise BudgetError("optimizing needs at least one limit, got none; name one in budgets.")
+    corner = torch.stack([level[0] for level in levels])
+    least: dict[str, float] = {}
     for limit in limits:
-        reachable = float(limit.cost(cheapest.unsqueeze(0))[0])
+        if limit.name not in least:
+            point = corner if limit.rises else cheapest(limit.cost, levels)
+            least[limit.name] = float(limit.cost(point[None])[0])
         # Written so that a budget that is not a number fails too.
-        if not reachable <= limit.budget:
+        if not least[limit.name] <= limit.budget:
+            budget, reachable = told_apart(limit.budget, least[limit.name])
+            policy = "cheapest policy" if limit.rises else "cheapest policy found that"
             raise BudgetError(
-                f"{limit.name} budget {_pair(limit.budget, reachable, limit.unit)[0]} is below the "
-                "cheapest policy this search space allows "
-                f"({_pair(limit.budget, reachable, limit.unit)[1]}); "
-                "raise the budget or space.max_pruning_ratio."
+                f"{limit.name} budget {budget} {limit.unit} is below the {policy} this search "
+                f"space allows ({reachable} {limit.unit}); raise the budget or "
+                "space.max_pruning_ratio."
             )
+    if all(limit.rises for limit in limits):
+        return corner
 
+    def load(u: Tensor) -> Tensor:
+        return torch.stack([limit.cost(u) / limit.budget for limit in limits]).amax(dim=0)
 
-def _pair(budget: float, reachable: float, unit: str) -> tuple[str, str]:
-    """Both values with one SI prefix, and as many digits as tell them apart."""
-    prefixes = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-    factor, prefix = next(((f, p) for f, p in prefixes if reachable >= 0.1 * f), (1.0, ""))
-    for digits in range(2, 17):
-        low, high = (f"{value / factor:.{digits}g}" for value in (budget, reachable))
-        if low != high:
-            break
-    return f"{low} {prefix}{unit}", f"{high} {prefix}{unit}"
+    point = cheapest(load, levels)
+    if float(load(point[None])[0]) > 1.0:
+        wanted = ", ".join(f"{limit.name} {limit.budget:.6g} {limit.unit}" for limit in limits)
+        raise BudgetError(
+            f"no policy was found that meets all limits of a budget ({wanted}) at once; raise one "
+            "of them, or space.max_pruning_ratio."
+        )
+    return point

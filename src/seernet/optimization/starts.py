@@ -35,30 +35,30 @@ def draw(count: int, low: Tensor, high: Tensor, generator: torch.Generator) -> T
     return low + (high - low) * (level + scatter).clamp(0, 1)
 
 
-def pull_inside(problem: Problem, points: Tensor, low: Tensor, budgets: Tensor) -> Tensor:
-    """Move points towards the cheapest corner until all costs are strictly below their budgets.
+def pull_inside(problem: Problem, points: Tensor, cheapest: Tensor, budgets: Tensor) -> Tensor:
+    """Move points towards the cheapest policy until all costs are strictly below their budgets.
 
-    Bisection finds a fraction of the way from the corner that still fits: the dearest one, where
+    Bisection finds a fraction of the way from that policy that still fits: the dearest one, where
     costs never fall with a coordinate.
 
     Args:
         problem: Whose costs count.
         points: `n x d`.
-        low: The cheapest corner, `d`; strictly cheaper than every budget.
+        cheapest: The cheapest policy, `d`; strictly cheaper than every budget.
         budgets: `n x l`.
 
     Returns:
         `n x d` points, strictly feasible.
     """
-    floor = problem.cost(low.unsqueeze(0))
-    # A share of the room above the cheapest corner, so that tight budgets leave room too.
+    floor = problem.cost(cheapest.unsqueeze(0))
+    # A share of the room above the cheapest policy, so that tight budgets leave room too.
     target = floor + MAX_SHARE * (budgets - floor)
     feasible = torch.zeros(len(points), 1, dtype=points.dtype)
     infeasible = torch.ones_like(feasible)
     whole = problem.fits(points, target).unsqueeze(1)
     for _ in range(BISECTIONS):
         middle = (feasible + infeasible) / 2
-        fits = problem.fits(low + middle * (points - low), target).unsqueeze(1)
+        fits = problem.fits(cheapest + middle * (points - cheapest), target).unsqueeze(1)
         feasible = torch.where(fits, middle, feasible)
         infeasible = torch.where(fits, infeasible, middle)
-    return torch.where(whole, points, low + feasible * (points - low))
+    return torch.where(whole, points, cheapest + feasible * (points - cheapest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,18 +12,13 @@ from torch import Tensor
 from seernet.config import BudgetConfig, Params
 from seernet.errors import BudgetError, ConfigError
 from seernet.graph import NetworkGraph
+from seernet.policy.cheapest import cheapest, told_apart
 from seernet.policy.cost import NO_TABLE, CostModel
 from seernet.policy.latency import LatencyTable
 from seernet.policy.space import SearchSpace
 
 LATENCY = "latency_ms"
-UNITS = {
-    "bops": ("MBOPs", 1e6),
-    "macs": ("MMACs", 1e6),
-    "size_bytes": ("kB", 1e3),
-    LATENCY: ("ms", 1.0),
-}
-_BASE_UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes", LATENCY: "ms"}
+UNITS = {"bops": "BOPs", "macs": "MACs", "size_bytes": "bytes", LATENCY: "ms"}
 _RATIOS = {
     "bops_ratio": "bops",
     "macs_ratio": "macs",
@@ -46,7 +42,7 @@ class Bound:
     @property
     def unit(self) -> str:
         """Base unit of the cost."""
-        return _BASE_UNITS[self.cost]
+        return UNITS[self.cost]
 
     @property
     def rises(self) -> bool:
@@ -57,6 +53,12 @@ class Bound:
         """The bounded cost of `n x d` relaxed policies."""
         value: Tensor = getattr(model(u), self.cost)
         return value
+
+    def least(self, model: CostModel) -> float:
+        """The bounded cost of the cheapest policy; where the cost may fall, that was found."""
+        cost = partial(self.evaluate, model)
+        corner = torch.zeros(model.space.dimension, dtype=torch.float64)
+        return float(cost((corner if self.rises else cheapest(cost, model.space.levels))[None]))
 
 
 def bounds(config: BudgetConfig, model: CostModel) -> tuple[Bound, ...]:
@@ -121,22 +123,23 @@ def check_budgets(budgets: Mapping[str, BudgetConfig], model: CostModel) -> None
     Limits on latency are left out as long as there is no table of it.
 
     Raises:
-        BudgetError: Names every such budget, and the cheapest reachable cost.
+        BudgetError: Names every such budget, and the cheapest reachable cost (of latency, which may
+            fall when channels are added, the cheapest found).
     """
-    cheapest = torch.zeros(1, model.space.dimension, dtype=torch.float64)
     problems = []
     for name, config in budgets.items():
         if model.latency is None:
             config = without_latency(config)
         for bound in bounds(config, model):
-            reachable = float(bound.evaluate(model, cheapest))
-            if reachable > bound.limit:
-                unit, scale = UNITS[bound.cost]
+            least = bound.least(model)
+            if least > bound.limit:
+                limit, reachable = told_apart(bound.limit, least)
                 whole = baseline_cost(model, bound.cost)
+                policy = "cheapest policy" if bound.rises else "fastest policy found that"
                 problems.append(
-                    f"budget `{name}`: {bound.limit / scale:.6g} {unit} ({bound.limit / whole:.4g} "
-                    "of the baseline) is below the cheapest policy this search space allows "
-                    f"({reachable / scale:.6g} {unit}, {reachable / whole:.4g} of the baseline)"
+                    f"budget `{name}`: {limit} {bound.unit} ({bound.limit / whole:.4g} of the "
+                    f"baseline) is below the {policy} this search space allows "
+                    f"({reachable} {bound.unit}, {least / whole:.4g} of the baseline)"
                 )
     if problems:
         raise BudgetError(

@@ -47,7 +47,7 @@ class Artifacts:
         return read_table(self.root / artifacts.LEARNING_CURVE, "fit")
 
     def front(self) -> pd.DataFrame:
-        """The best predicted score at each cost: `cost_bops, bops_ratio, mean, std`."""
+        """The best predicted score at each cost in BOPs: `mean` and `std`, and the other costs."""
         return read_table(self.root / artifacts.FRONT, "front")
 
     def graph(self) -> NetworkGraph:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from seernet.report.figures.style import MARKS, metric_label, prefix
+from seernet.report.figures.style import MARKS, cost_axis, metric_label
+from seernet.report.tables import LATENCY
 
 
 def headline(summary: pd.DataFrame, pretrain: Mapping[str, Any]) -> pd.DataFrame:
@@ -19,16 +20,18 @@ def headline(summary: pd.DataFrame, pretrain: Mapping[str, Any]) -> pd.DataFrame
 
     Returns:
         One row for the baseline, then one for each row of `summary`. `Loss` is the baseline's test
-        score minus the row's, in percentage points; a negative loss is a gain.
+        score minus the row's, in percentage points; a negative loss is a gain. Latency is that of
+        the table of timed layers, and stands where a budget limits it.
     """
-    bops_unit, bops_name = prefix(summary["cost_bops"].max())
-    size_unit, size_name = prefix(summary["size_bytes"].max())
+    timed = [LATENCY] if LATENCY in summary else []
+    costs = ("cost_bops", "macs", "size_bytes", *timed)
+    axes = {cost: cost_axis(cost, summary[cost].max()) for cost in costs}
     columns = [
         "Budget",
         "Method",
-        f"Cost ({bops_name}BOPs)",
+        axes["cost_bops"][1],
         "BOPs ratio (%)",
-        f"Size ({size_name}B)",
+        *(axes[cost][1] for cost in costs[1:]),
         metric_label(pretrain["metric"], "Test"),
         "Loss (points)",
     ]
@@ -36,9 +39,10 @@ def headline(summary: pd.DataFrame, pretrain: Mapping[str, Any]) -> pd.DataFrame
     first = (
         "none",
         "Baseline, 32 bits",
-        _number(pretrain["baseline_bops"] / bops_unit),
+        _number(pretrain["baseline_bops"] / axes["cost_bops"][0]),
         "100",
-        _number(pretrain["baseline_size_bytes"] / size_unit),
+        *(_number(pretrain[f"baseline_{cost}"] / axes[cost][0]) for cost in costs[1:3]),
+        *("" for _ in timed),
         f"{baseline:.1f}",
         "",
     )
@@ -46,9 +50,9 @@ def headline(summary: pd.DataFrame, pretrain: Mapping[str, Any]) -> pd.DataFrame
         (
             row["budget"],
             MARKS[row["method"]].label,
-            _number(row["cost_bops"] / bops_unit),
+            _number(row["cost_bops"] / axes["cost_bops"][0]),
             f"{100 * row['bops_ratio']:.3g}",
-            _number(row["size_bytes"] / size_unit),
+            *(_number(row[cost] / axes[cost][0]) for cost in costs[1:]),
             _score(row),
             f"{baseline - 100 * row['test_score']:.1f}",
         )
@@ -65,5 +69,7 @@ def _score(row: Mapping[Any, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, never an exponent."""
+    """Three significant digits, never an exponent; nothing where there is no number."""
+    if value != value:
+        return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -35,9 +35,10 @@ CAPTIONS = (
     Caption(
         "tradeoff.png",
         "Score against cost",
-        "(a) Finetuned networks on the test split; with several seeds, the mean and bars from the "
-        "worst to the best. (b) Every policy measured, by a short training run on the search "
-        "split; these scores chose the policies and do not compare with (a).",
+        "(a) Finetuned networks on the test split, over BOPs or a cost that all budgets limit; "
+        "with several seeds, the mean and bars from the worst to the best. (b) Every policy "
+        "measured, by a short training run on the search split; these scores chose the policies "
+        "and do not compare with (a).",
     ),
     Caption(
         "front.png",

@@ -30,6 +30,7 @@ COLUMNS = (
 )
 _NETWORK = ("cost_bops", "bops_ratio", "macs", "parameters", "size_bytes", "predicted_score")
 LATENCY = "latency_ms"  # a last column, where a budget limits it
+_LIMITED = {"bops": "cost_bops", "macs": "macs", "size_bytes": "size_bytes", LATENCY: LATENCY}
 _RUN = ("seed", "search_score", "test_score")
 
 
@@ -82,6 +83,17 @@ def _budget_rows(budget: str, metrics: Path) -> Iterator[dict[str, Any]]:
             ) from error
 
 
+def shown_cost(limits: Iterable[Mapping[str, float]]) -> str:
+    """The column of costs that scores are drawn over: one that all budgets limit, or BOPs.
+
+    Args:
+        limits: Of each budget, by cost: `limits` in the metrics of `optimize`.
+    """
+    named = list(limits)
+    shared = (cost for cost in _LIMITED if all(cost in each for each in named))
+    return _LIMITED[next(shared, "bops")]
+
+
 def summarize(tradeoff: pd.DataFrame) -> pd.DataFrame:
     """Average the seeds: one row for each budget and method, in the order of `tradeoff`.
 
@@ -92,10 +104,11 @@ def summarize(tradeoff: pd.DataFrame) -> pd.DataFrame:
         Its columns without `seed`, scores averaged, with `seeds` (how many), and the smallest and
         largest score over seeds as `test_low`, `test_high`, `search_low`, `search_high`.
     """
+    timed = [LATENCY] if LATENCY in tradeoff else []
     groups = tradeoff.groupby(["budget", "method"], sort=False)
     summary = groups.agg(
         seeds=("seed", "size"),
-        **{key: (key, "first") for key in (*_NETWORK, "baseline_score")},
+        **{key: (key, "first") for key in (*_NETWORK, *timed, "baseline_score")},
         search_score=("search_score", "mean"),
         search_low=("search_score", "min"),
         search_high=("search_score", "max"),

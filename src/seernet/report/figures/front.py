@@ -73,7 +73,7 @@ def front(
         axes,
         chosen,
         "search",
-        unit,
+        chosen["cost_bops"] / unit,
         color=MARKS["uniform"].color,
         marker="o",
         ms=6,

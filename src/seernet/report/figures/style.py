@@ -139,6 +139,24 @@ def prefix(largest: float) -> tuple[float, str]:
     return 1.0, ""
 
 
+def cost_axis(cost: str, largest: float) -> tuple[float, str]:
+    """Divisor and label of an axis of costs.
+
+    Args:
+        cost: A column of `tradeoff.csv`: `cost_bops`, `macs`, `size_bytes` or `latency_ms`.
+        largest: The largest cost.
+    """
+    if cost == "latency_ms":
+        return 1.0, "Latency (ms)"
+    factor, name = prefix(largest)
+    quantity, unit = {
+        "cost_bops": ("Cost", "BOPs"),
+        "macs": ("Cost", "MACs"),
+        "size_bytes": ("Size", "B"),
+    }[cost]
+    return factor, f"{quantity} ({name}{unit})"
+
+
 def log_axis(axis: Axis, low: float, high: float) -> None:
     """Plain numbers on a logarithmic axis from `low` to `high`, few enough to read."""
     ratio = high / low

@@ -13,13 +13,13 @@ from seernet.report.figures.style import (
     FAINT,
     INK,
     MARKS,
+    cost_axis,
     legend_below,
     log_axis,
     log_limits,
     metric_label,
     new_figure,
     panel_letter,
-    prefix,
     score_limits,
     styled,
 )
@@ -29,32 +29,46 @@ ORIGINS = {
     "initial": ("SeerNet, initial", "#8fa8c9", "D"),
     "active": ("SeerNet, active", MARKS["seernet"].color, "o"),
 }
+# For each cost, the baseline's, and what a ratio of both is of; its latency is not in the metrics.
+_BASELINE = {
+    "cost_bops": ("baseline_bops", "BOPs"),
+    "macs": ("baseline_macs", "MACs"),
+    "size_bytes": ("baseline_size_bytes", "bytes"),
+}
 
 
 @styled
 def tradeoff(
-    summary: pd.DataFrame, evaluations: pd.DataFrame, pretrain: Mapping[str, Any]
+    summary: pd.DataFrame,
+    evaluations: pd.DataFrame,
+    pretrain: Mapping[str, Any],
+    cost: str = "cost_bops",
 ) -> Figure:
-    """Test scores of the finetuned networks (a), and all short evaluations (b), against BOPs.
+    """Test scores of the finetuned networks (a), and all short evaluations, against BOPs (b).
 
     Args:
         summary: What `seernet.report.tables.summarize` returns; several seeds get a min-max bar.
         evaluations: `evaluations.csv`.
         pretrain: Metrics of the baseline.
+        cost: Column of `summary` for (a); see `seernet.report.tables.shown_cost`.
 
     Returns:
         The figure.
     """
     measured = evaluations.dropna(subset=["score"])
-    unit, name = prefix(summary["cost_bops"].max())
     figure = new_figure(3.6)
     finetuned, short = figure.subplots(1, 2)
-    _finetuned(finetuned, summary, unit)
-    _short(short, measured, pretrain["search_score"], unit)
-    for axes, costs in ((finetuned, summary["cost_bops"]), (short, measured["cost_bops"])):
-        low, high = log_limits(costs / unit)
-        _cost_axis(axes, low, high, f"Cost ({name}BOPs)")
-        _ratio_axis(axes, pretrain["baseline_bops"] / unit, low, high)
+    for axes, column, rows in ((finetuned, cost, summary), (short, "cost_bops", measured)):
+        unit, label = cost_axis(column, summary[column].max())
+        if axes is finetuned:
+            _finetuned(axes, summary, column, unit)
+        else:
+            _short(axes, measured, pretrain["search_score"], unit)
+        low, high = log_limits(rows[column] / unit)
+        _cost_axis(axes, low, high, label)
+        if column in _BASELINE:
+            key, what = _BASELINE[column]
+            _ratio_axis(axes, pretrain[key] / unit, low, high, what)
         score_limits(axes)
         legend_below(axes, 2, 0.22)
     finetuned.set_ylabel(metric_label(pretrain["metric"], "Test"))
@@ -64,17 +78,17 @@ def tradeoff(
     return figure
 
 
-def _finetuned(axes: Axes, summary: pd.DataFrame, unit: float) -> None:
+def _finetuned(axes: Axes, summary: pd.DataFrame, cost: str, unit: float) -> None:
     baseline = 100 * summary["baseline_score"].iloc[0]
     axes.axhline(baseline, color=INK, lw=0.9, ls=(0, (6, 2)), label="Baseline (32 bits)")
     for method in dict.fromkeys(summary["method"]):
         mark = MARKS[method]
-        rows = summary[summary["method"] == method].sort_values("cost_bops")
+        rows = summary[summary["method"] == method].sort_values(cost)
         draw_scores(
             axes,
             rows,
             "test",
-            unit,
+            rows[cost] / unit,
             color=mark.color,
             marker=mark.marker,
             ls=mark.line,
@@ -83,14 +97,14 @@ def _finetuned(axes: Axes, summary: pd.DataFrame, unit: float) -> None:
     axes.margins(y=0.12)
 
 
-def draw_scores(axes: Axes, rows: pd.DataFrame, split: str, unit: float, **style: Any) -> None:
+def draw_scores(axes: Axes, rows: pd.DataFrame, split: str, cost: pd.Series, **style: Any) -> None:
     """Draw finetuned scores in percent against cost, with min-max bars where seeds were repeated.
 
     Args:
         axes: Where to.
         rows: Rows of a summary.
         split: `test` or `search`.
-        unit: What costs are divided by.
+        cost: Of each row, in units of the axis.
         style: Of `Axes.errorbar`.
     """
     score = 100 * rows[f"{split}_score"]
@@ -98,7 +112,7 @@ def draw_scores(axes: Axes, rows: pd.DataFrame, split: str, unit: float, **style
     if (rows["seeds"] > 1).any():
         bars = [score - 100 * rows[f"{split}_low"], 100 * rows[f"{split}_high"] - score]
     axes.errorbar(
-        rows["cost_bops"] / unit,
+        cost,
         score,
         yerr=bars,
         capsize=2,
@@ -138,8 +152,8 @@ def _cost_axis(axes: Axes, low: float, high: float, label: str) -> None:
     axes.set_xlabel(label)
 
 
-def _ratio_axis(axes: Axes, baseline: float, low: float, high: float) -> None:
-    """A second axis on top: how many times fewer BOPs than the baseline at 32 bits."""
+def _ratio_axis(axes: Axes, baseline: float, low: float, high: float, what: str) -> None:
+    """A second axis on top: how many times cheaper than the baseline at 32 bits."""
 
     top = axes.twiny()
     top.set_xscale("log")
@@ -147,5 +161,5 @@ def _ratio_axis(axes: Axes, baseline: float, low: float, high: float) -> None:
     log_axis(top.xaxis, baseline / high, baseline / low)
     top.grid(visible=False)
     top.spines["top"].set_visible(True)
-    top.set_xlabel("BOPs of the baseline / BOPs", fontsize=7)
+    top.set_xlabel(f"{what} of the baseline / {what}", fontsize=7)
     top.tick_params(labelsize=7)
