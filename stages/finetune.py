@@ -9,9 +9,10 @@ from typing import Any
 from _shared import own_folders
 
 from seernet import artifacts
-from seernet.config import load
+from seernet.config import Params, load
 from seernet.curves import Curves
 from seernet.device import resolve
+from seernet.distributed import Team, joined, launch
 from seernet.errors import SeerNetError
 from seernet.evaluation import Finetuner, Job, finetune
 from seernet.policy import LATENCY, Bound, CostModel, Policy, bounds, checked_space, without_latency
@@ -24,8 +25,14 @@ def main() -> None:
     """Write `models/finetuned/B/`, its metrics and its training curves."""
     params = resolve(load())
     budget = budget_argument(sys.argv, params.budgets)
+    with joined(params.device) as team:
+        finetune_budget(params, budget, team)
+
+
+def finetune_budget(params: Params, budget: str, team: Team) -> None:
+    """Finetune one budget's network, by all processes of a team; the one that leads writes it."""
     folders = own_folders("finetune", budget)
-    finetuner = Finetuner(params, folders)
+    finetuner = Finetuner(params, folders, team)
     cost = CostModel(checked_space(finetuner.graph, params))
     path = artifacts.POLICIES / f"{budget}.json"
     policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
@@ -38,9 +45,11 @@ def main() -> None:
     check_limits(budget, bounds(without_latency(params.budgets[budget]), cost), record)
     if LATENCY in promised:
         record[LATENCY] = promised[LATENCY]
-    runs = finetune(
-        params, folders, [Job(policy, seed, budget, output) for seed in params.finetune.seeds]
-    )
+    jobs = [Job(policy, seed, budget, output) for seed in params.finetune.seeds]
+    runs = finetune(params, folders, jobs, team)
+    before = finetuner.test(finetuner.baseline)
+    if not team.leads:
+        return
     with Curves(artifacts.TRAINING / "finetune" / budget) as curves:
         for one in runs:
             for row in one.history:
@@ -48,7 +57,7 @@ def main() -> None:
     metrics = {
         "budget": budget,
         "metric": finetuner.task.metric,
-        **{f"baseline_{k}": v for k, v in finetuner.test(finetuner.baseline).items()},
+        **{f"baseline_{k}": v for k, v in before.items()},
         "bops_ratio": record["cost_bops"] / float(cost.baseline().bops),
         "predicted_score": promised["predicted_score"],
         **record,
@@ -81,4 +90,5 @@ def check_limits(budget: str, limits: Iterable[Bound], counted: Mapping[str, Any
 
 
 if __name__ == "__main__":
+    launch()
     run(main)

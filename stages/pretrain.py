@@ -1,14 +1,16 @@
 """Stage `pretrain`: train the baseline, or load a checkpoint or published weights, and trace it."""
 
 import logging
+from contextlib import nullcontext
 
 import torch
 
 from seernet import artifacts
-from seernet.config import load
+from seernet.config import Params, load
 from seernet.curves import Curves
 from seernet.data import Dataset
 from seernet.device import resolve
+from seernet.distributed import Team, joined, launch
 from seernet.evaluation import Folders, Pretrainer, save_baseline
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
@@ -25,6 +27,12 @@ NEAR_CHANCE = 1.2  # times the score of a guess
 def main() -> None:
     """Write `models/baseline/`, its metrics and its training curve."""
     params = resolve(load())
+    with joined(params.device) as team:
+        pretrain(params, team)
+
+
+def pretrain(params: Params, team: Team) -> None:
+    """Make the baseline, by all processes of a team; the one that leads writes it."""
     reproducible(params.pretrain.threads)
     dataset = Dataset.open(artifacts.PREPARED, torch.device(params.device), params.data.workers)
     info = dataset.info
@@ -35,16 +43,20 @@ def main() -> None:
     cost = CostModel(checked_space(graph, params)).baseline()
     model.to(params.device)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
-    trainer = Pretrainer(params, folders)
+    trainer = Pretrainer(params, folders, team)
     task = make_task(info)
     spent = 0
     if params.model.checkpoint or (params.model.weights and not params.pretrain.epochs):
+        if not team.leads:
+            return  # nothing is trained
         search = score(model, scored(dataset, "search"), task)["score"]
         Curves(artifacts.TRAINING / "pretrain").close()
     else:
-        with Curves(artifacts.TRAINING / "pretrain") as curves:
-            search = trainer.run(model, dataset, curves.log)
+        with Curves(artifacts.TRAINING / "pretrain") if team.leads else nullcontext() as curves:
+            search = trainer.run(model, dataset, curves.log if curves else None)
         spent = train_macs(params.pretrain, int(cost.macs), dataset.info.counts["train"])
+    if not team.leads:
+        return
     save_baseline(artifacts.BASELINE, model, graph)
     metrics = {
         "metric": task.metric,
@@ -78,4 +90,5 @@ def name_what_stays_whole(graph: NetworkGraph) -> None:
 
 
 if __name__ == "__main__":
+    launch()
     run(main)

@@ -49,3 +49,14 @@ def test_terminal_is_drawn_over_and_left_clean(monkeypatch, total):
     assert "\r" in text
     assert "\n" not in text
     assert text.rpartition("\r")[0].rpartition("\r")[2].strip() == ""
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_process_that_does_not_lead_shows_no_bar(monkeypatch, stream):
+    log = stream()
+    monkeypatch.setattr(sys, "stderr", log)
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        with bar(1, "training", "epoch") as shown:
+            shown.update()
+        assert bool(log.getvalue()) == (rank == "0")

@@ -41,6 +41,12 @@ def test_each_run_appends_one_row_under_one_header(stage_folder):
     assert float(second["seconds"]) >= 0.0
 
 
+def test_process_that_does_not_lead_appends_no_row(stage_folder, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    run(lambda: None)
+    assert not (stage_folder / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [

@@ -7,6 +7,8 @@ from typing import NoReturn, TypeAlias
 
 from tqdm import tqdm
 
+from seernet.distributed import leads
+
 Bar: TypeAlias = "tqdm[NoReturn]"
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -36,14 +38,23 @@ def bar(total: int, description: str, unit: str, line: int = 0) -> Bar:
 
     Returns:
         The bar. On a terminal it disappears when it is closed; elsewhere it writes one line about
-        every 30 seconds, without carriage returns, and a last one.
+        every 30 seconds, without carriage returns, and a last one. Of processes that train
+        together, only the one that leads shows it.
     """
     if sys.stderr.isatty():
-        return tqdm(total=total, desc=description, unit=unit, leave=False, position=line)
+        return tqdm(
+            total=total,
+            desc=description,
+            unit=unit,
+            leave=False,
+            position=line,
+            disable=not leads(),
+        )
     return tqdm(
         total=total,
         desc=description,
         unit=unit,
+        disable=not leads(),
         file=_Lines(),
         ascii=True,
         mininterval=SECONDS_BETWEEN_LINES,

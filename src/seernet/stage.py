@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from seernet.distributed import leads
 from seernet.errors import ConfigError, SeerNetError
 
 TIMINGS = Path("results/timings.csv")
@@ -45,7 +46,8 @@ def run(main: Callable[[], None]) -> None:
     """Run a stage script's `main` as its entry point.
 
     Logs from level INFO go to stderr. Whatever happens, one row is appended to
-    `results/timings.csv`: stage, arguments, start (UTC), wall time in seconds, exit status.
+    `results/timings.csv`: stage, arguments, start (UTC), wall time in seconds, exit status. Of
+    processes that train together, those that do not lead log errors alone, and append none.
 
     Args:
         main: The stage; reads its own arguments from `sys.argv`.
@@ -57,7 +59,7 @@ def run(main: Callable[[], None]) -> None:
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO if leads() else logging.ERROR, handlers=[handler])
     start, clock, status = datetime.now(UTC), time.monotonic(), 1
     try:
         status = _run(main)
@@ -65,7 +67,8 @@ def run(main: Callable[[], None]) -> None:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         raise
     finally:
-        _record(start, time.monotonic() - clock, status)
+        if leads():
+            _record(start, time.monotonic() - clock, status)
     if status:
         raise SystemExit(status)
 

@@ -187,7 +187,7 @@ def test_random_baseline_without_measurements_names_the_stage_to_run(stage):
 def test_stages_of_budgets_never_share_a_progress_folder(stage):
     folders = []
 
-    def finetuner(_, folder):
+    def finetuner(_, folder, *__):
         folders.append(folder.progress)
         raise Reached
 

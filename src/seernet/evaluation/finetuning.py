@@ -21,22 +21,16 @@ from torch import nn
 from seernet.compression import build_compressed, count, kept_channels, recalibrate_norms
 from seernet.config import Params
 from seernet.data import Augment, Dataset
+from seernet.distributed import ALONE, Team
 from seernet.errors import ArtifactError, SeerNetError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.evaluation.settling import settle
+from seernet.evaluation.together import fit_together, score_together
 from seernet.graph import NetworkGraph
 from seernet.parallel import completed, local_executor
 from seernet.policy import CostModel, Policy
 from seernet.store import code_digest, digest, files_digest
-from seernet.training import (
-    Plan,
-    fit,
-    make_task,
-    reproducible,
-    score,
-    scored,
-    train_macs,
-)
+from seernet.training import Plan, make_task, reproducible, train_macs
 
 CODE = (
     "compression",
@@ -44,6 +38,8 @@ CODE = (
     "evaluation/baseline",
     "evaluation/finetuning",
     "evaluation/settling",
+    "evaluation/shares",
+    "evaluation/together",
     "graph",
     "models",
     "policy/policy",
@@ -113,10 +109,12 @@ class Finetuner:
     Args:
         params: All parameters; `finetune`, `data`, `model`, `seed` count.
         folders: Prepared data, baseline, progress files.
+        team: The processes that finetune together; all do the same, and one writes.
     """
 
-    def __init__(self, params: Params, folders: Folders) -> None:
+    def __init__(self, params: Params, folders: Folders, team: Team = ALONE) -> None:
         reproducible(params.finetune.threads)
+        self.team = team
         self.params = params
         self.folders = folders
         self.device = torch.device(params.device)
@@ -138,7 +136,7 @@ class Finetuner:
 
     def test(self, network: nn.Module) -> dict[str, float]:
         """Metrics on the test split: `score`, and what else the task knows (`top5`)."""
-        found = score(network, scored(self.dataset, "test"), self.task)
+        found = score_together(self.team, network, self.dataset, "test", self.task)
         return {name: value for name, value in found.items() if name != "soft_score"}
 
     def costs(self, policy: Policy, cost: CostModel) -> dict[str, Any]:
@@ -188,9 +186,9 @@ class Finetuner:
             label=f"{job.label}, seed {job.seed}",
             line=job.line,
         )
-        fitted = fit(network, self.dataset, plan)
+        fitted = fit_together(self.team, network, self.dataset, plan)
         settle(network, self.graph.input_shape)
-        if job.output is not None:
+        if job.output is not None and self.team.leads:
             save_network(job.output, f"seed-{job.seed}", network, job.policy, keep)
         return Run(
             job.seed,
@@ -205,30 +203,34 @@ class Finetuner:
         shutil.rmtree(self.folders.progress, ignore_errors=True)
 
 
-def finetune(params: Params, folders: Folders, jobs: Sequence[Job]) -> list[Run]:
+def finetune(
+    params: Params, folders: Folders, jobs: Sequence[Job], team: Team = ALONE
+) -> list[Run]:
     """Finetune policies side by side, in `sample.workers` processes; the runs are in their order.
+
+    A team finetunes one after the other, each together.
 
     Raises:
         SeerNetError: If a process died. Finished runs, and all epochs of others, are kept.
         TrainingError: If a loss is not a number.
     """
-    tasks = [(params, folders, replace(job, line=line)) for line, job in enumerate(jobs)]
+    tasks = [(params, folders, team, replace(job, line=line)) for line, job in enumerate(jobs)]
     workers = min(params.sample.workers, len(jobs))
-    if workers <= 1:
+    if workers <= 1 or team.size > 1:
         return [_finetune(task) for task in tasks]
     with local_executor(workers) as executor:
         done = dict(completed(executor, _finetune, tasks))
     return [done[index] for index in range(len(tasks))]
 
 
-def _finetune(task: tuple[Params, Folders, Job]) -> Run:
-    params, folders, job = task
-    return _finetuner(params.model_dump_json(), folders).run(job)
+def _finetune(task: tuple[Params, Folders, Team, Job]) -> Run:
+    params, folders, team, job = task
+    return _finetuner(params.model_dump_json(), folders, team).run(job)
 
 
 @functools.lru_cache(maxsize=1)
-def _finetuner(params: str, folders: Folders) -> Finetuner:
-    return Finetuner(Params.model_validate_json(params), folders)
+def _finetuner(params: str, folders: Folders, team: Team) -> Finetuner:
+    return Finetuner(Params.model_validate_json(params), folders, team)
 
 
 def save_network(

@@ -8,12 +8,22 @@ from torch import nn
 
 from seernet.config import Params
 from seernet.data import Augment, Dataset
+from seernet.distributed import ALONE, Team
 from seernet.evaluation.baseline import inputs
 from seernet.evaluation.finetuning import Folders
+from seernet.evaluation.together import fit_together
 from seernet.store import code_digest, digest
-from seernet.training import Plan, fit, remove_progress
+from seernet.training import Plan, remove_progress
 
-CODE = ("data", "evaluation/baseline", "evaluation/pretraining", "models", "training")
+CODE = (
+    "data",
+    "evaluation/baseline",
+    "evaluation/pretraining",
+    "evaluation/shares",
+    "evaluation/together",
+    "models",
+    "training",
+)
 
 
 class Pretrainer:
@@ -22,10 +32,12 @@ class Pretrainer:
     Args:
         params: All parameters; `pretrain`, `data`, `model`, `seed` count.
         folders: Prepared data and progress files; there is no baseline yet.
+        team: The processes that train it together; all do the same.
     """
 
-    def __init__(self, params: Params, folders: Folders) -> None:
+    def __init__(self, params: Params, folders: Folders, team: Team = ALONE) -> None:
         self.params = params
+        self._team = team
         key = digest(
             [
                 inputs(folders.prepared, params.data, params.model, params.device),
@@ -48,7 +60,7 @@ class Pretrainer:
         Args:
             model: The network with its first weights, on the device.
             dataset: The prepared data.
-            on_epoch: Called with each epoch's row.
+            on_epoch: Called with each epoch's row, in the process that leads.
 
         Returns:
             Score on the search split, in [0, 1].
@@ -65,7 +77,7 @@ class Pretrainer:
             on_epoch=on_epoch,
             label="pretraining",
         )
-        return fit(model, dataset, plan).search_score
+        return fit_together(self._team, model, dataset, plan).search_score
 
     def finish(self) -> None:
         """Remove the progress file, once the baseline is written."""
