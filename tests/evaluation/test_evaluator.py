@@ -10,7 +10,7 @@ import torch
 from seernet import store
 from seernet.errors import DataError
 from seernet.evaluation import Evaluator, evaluate_policy, evaluator
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 from seernet.policy import Policy
 
 
@@ -57,7 +57,7 @@ def test_measuring_leaves_the_baseline_and_the_generator_alone(opened, policies)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_score_does_not_depend_on_the_process(spec, measured, policies, workers):
     jobs = [(spec, policy.to_dict()) for policy in policies]
-    with local_executor(workers) as executor:
+    with LocalExecutor(workers) as executor:
         found = dict(completed(executor, evaluate_policy, jobs))
     assert [found[index] for index in range(len(policies))] == measured
 

@@ -1,14 +1,18 @@
 """Many policies: none measured twice, nothing that finished lost."""
 
 import json
+import os
+import signal
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from seernet.errors import ArtifactError, SeerNetError
+from seernet.errors import ArtifactError, SeerNetError, WorkerError
 from seernet.evaluation import Divergence, Evaluation, Measurer, measure
+from seernet.parallel import LocalExecutor
 from seernet.progress import bar
 from seernet.store import Store
 
@@ -105,18 +109,83 @@ def test_what_finished_before_the_executor_died_is_kept(spec, store, policies, a
     assert [evaluation.score for evaluation in found] == [bits(policy) for policy in policies]
 
 
-def test_failure_is_kept_only_if_it_is_final(spec, store, policies, monkeypatch):
-    errors = iter([("the loss is nan", True), ("out of memory", False), ("", True)])
+def ending(monkeypatch, *errors):
+    """Let measurements end so, one after the other: with an error, or with a score."""
+    left = iter(errors)
 
     def evaluate(job):
-        error, final = next(errors)
-        return Evaluation(None if error else 0.5, 10, error, final)
+        error = next(left)
+        return Evaluation(None if error else 0.5, 10, error, final=error != MEMORY)
 
     monkeypatch.setattr(measure, "evaluate_policy", evaluate)
-    first = Measurer(spec, store, Executor())(policies[:2])
-    second = Measurer(spec, store, Executor())(policies[:2])
-    assert [evaluation.error for evaluation in first] == ["the loss is nan", "out of memory"]
-    assert [evaluation.error for evaluation in second] == ["the loss is nan", ""]
+
+
+MEMORY = "RuntimeError: CUDA out of memory"
+
+
+def test_failure_of_the_policy_is_kept_with_its_cause(spec, store, policies, monkeypatch):
+    ending(monkeypatch, "the loss is nan", "")
+    found = Measurer(spec, store, Executor())(policies[:2])
+    assert [evaluation.error for evaluation in found] == ["the loss is nan", ""]
+    assert Measurer(spec, store, Executor(capacity=0))(policies[:2]) == found
+
+
+def test_what_memory_failed_is_measured_again_after_the_others(spec, store, policies, monkeypatch):
+    ending(monkeypatch, MEMORY, "", "the loss is nan")
+    found = Measurer(spec, store, Executor())(policies[:2])
+    assert [evaluation.error for evaluation in found] == ["the loss is nan", ""]
+    assert Measurer(spec, store, Executor(capacity=0))(policies[:2]) == found
+
+
+def test_what_memory_failed_twice_is_reported_but_not_kept(spec, store, policies, monkeypatch):
+    ending(monkeypatch, MEMORY, "", MEMORY, "")
+    with bar(2, "measuring", "policy") as shown:
+        found = Measurer(spec, store, Executor(), shown)(policies[:2])
+        assert shown.n == 2
+    assert [evaluation.error for evaluation in found] == [MEMORY, ""]
+    assert [evaluation.score for evaluation in Measurer(spec, store, Executor())(policies[:2])] == [
+        0.5,
+        0.5,
+    ]
+
+
+def measure_in_a_process(job):
+    """A stand-in that other processes import: some policies kill whoever measures them."""
+    _, policy = job
+    bits = min(policy["weight_bits"].values())
+    killed = Path(os.environ["KILLED"])
+    if policy["weight_bits"] == json.loads(os.environ["DEADLY"]) or not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Evaluation(bits / 10, 10)
+
+
+def test_a_process_that_is_killed_costs_no_policy_but_one_that_kills_alone(
+    spec, store, policies, monkeypatch, tmp_path
+):
+    """As the kernel kills where memory runs out: once for no fault of the policy, once for good."""
+    monkeypatch.setattr(measure, "evaluate_policy", measure_in_a_process)
+    monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
+    monkeypatch.setenv("DEADLY", json.dumps(policies[1].weight_bits))
+    with LocalExecutor(1) as executor:
+        found = Measurer(spec, store, executor)(policies[:2])
+    assert found[0] == Evaluation(min(policies[0].weight_bits.values()) / 10, 10)
+    assert found[1].score is None
+    assert found[1].error.startswith("WorkerError: a worker died")
+    assert not found[1].final
+    assert len(store.rows()) == 1
+
+
+def test_an_interrupt_that_ends_the_workers_is_no_reason_to_try_again(spec, store, policies):
+    class Interrupted(LocalExecutor):
+        def submit(self, function, /, *args, **kwargs):
+            self.closed.set()
+            future = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    with Interrupted(1) as executor, pytest.raises(WorkerError, match="a worker died"):
+        Measurer(spec, store, executor)(policies[:1])
 
 
 def test_store_that_fails_stops_the_measurements(spec, store, policies, asked, monkeypatch):

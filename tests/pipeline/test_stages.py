@@ -107,19 +107,30 @@ class Nothing:
 # --- failures of the machine ---
 
 
-@pytest.mark.parametrize("results", [(GOOD, NO_MEMORY), (NO_MEMORY, GOOD)])
-def test_sampling_without_memory_writes_no_result(stage, results):
+def sampling(stage, measure, *results):
+    """A sampling stage whose only measurements end so."""
     module = stage.script("sample")
     without_network(stage, module)
-    sampler = SimpleNamespace(
-        run=lambda measure, _: measure([POLICY, POLICY]), random_policies=lambda: []
-    )
-    stage.replace(
-        module,
-        ActiveSampler=lambda *_: sampler,
-        Measurer=measurer(*results),
-    )
-    with pytest.raises(SeerNetError, match=r"1 of 2 .*CUDA out of memory.*only these are made"):
+    sampler = SimpleNamespace(run=lambda found, _: measure(found), random_policies=lambda: [])
+    stage.replace(module, ActiveSampler=lambda *_: sampler, Measurer=measurer(*results))
+    return module
+
+
+@pytest.mark.parametrize("results", [(GOOD, NO_MEMORY), (NO_MEMORY, BAD_POLICY)])
+def test_sampling_goes_on_without_a_policy_that_this_machine_cannot_measure(stage, results, caplog):
+    def measure(found):
+        scores = found([POLICY, POLICY])
+        assert scores == [evaluation.score for evaluation in results]
+        raise Reached
+
+    with pytest.raises(Reached):
+        sampling(stage, measure, *results).main()
+    assert "recorded as failed, because this machine cannot measure it (RuntimeError" in caplog.text
+
+
+def test_sampling_without_any_memory_writes_no_result(stage):
+    module = sampling(stage, lambda found: found([POLICY, POLICY]), NO_MEMORY, NO_MEMORY)
+    with pytest.raises(SeerNetError, match=r"2 of 2 .*CUDA out of memory.*only these are made"):
         module.main()
     assert not Path("data/evaluations").exists()
     assert not Path("results").exists()

@@ -33,8 +33,8 @@ class DataConfig(Section):
     )
     image_size: Side | None = Field(
         None,
-        description="side in pixels that images are brought to, at most 4096; null keeps the native "
-        "size",
+        description="side in pixels that images are brought to, at most 4096; null keeps the "
+        "native size",
     )
     channels: Channels | None = Field(
         None, description="1 = gray, 3 = RGB; null means what the data set has (imagefolder: 3)"
