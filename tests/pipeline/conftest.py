@@ -21,6 +21,7 @@ class Workspace:
     def __init__(self, folder, parameters="tiny.yaml", commit=True):
         self.folder = folder
         self.params = folder / "params.yaml"
+        self.variables = {}  # of the environment, beside the usual ones
         self.connections = folder.with_name(f"{folder.name} connections")
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for name in COPIED:
@@ -46,6 +47,7 @@ class Workspace:
             "SEERNET_TEST_CONNECTIONS": str(self.connections),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc" / "site"),
+            **self.variables,
         }
 
     def start(self, *arguments, **options):
@@ -67,7 +69,7 @@ class Workspace:
 
     def dvc(self, *arguments, expect=0):
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=1800)
         assert process.returncode == expect, output
         return output
 

@@ -1,5 +1,6 @@
 """The whole pipeline, for real, on a tiny problem: what runs again, and what survives."""
 
+import itertools
 import os
 import re
 import shutil
@@ -83,6 +84,14 @@ def test_second_run_runs_nothing(finished):
     assert finished.repro() == []
 
 
+def test_a_clock_that_went_wrong_runs_nothing(finished):
+    """What has changed is told by contents; files may be of any time, past or to come."""
+    files = sorted(finished.folder.glob("[dmr]*/*/*"))
+    for path, moment in zip(files, itertools.cycle((1, 2**32)), strict=False):
+        os.utime(path, (moment, moment))
+    assert finished.repro() == []
+
+
 def test_reordered_budgets_and_other_spellings_run_nothing(finished):
     ours = "  low:\n    bops_ratio: 0.010\n  high:\n    bops_ratio: 0.03\n"
     other = "  high:\n    bops_ratio: 3e-2\n  low:\n    bops_ratio: 0.01\n"
@@ -154,7 +163,11 @@ def test_metrics_and_plots_are_shown(finished):
 
 
 def test_killed_in_the_middle_and_run_again_gives_the_same_lock(finished, fresh):
-    """Nothing measured is lost, and the outcome is that of a run never interrupted."""
+    """Nothing measured is lost, and the outcome is that of a run never interrupted.
+
+    Nor does it depend on locale and time zone: this run writes ASCII unless told, on another day.
+    """
+    fresh.variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "UTC-14"}
     process = fresh.start("repro", start_new_session=True)
     deadline = time.monotonic() + 300
     while measured(fresh) < 3 and time.monotonic() < deadline and process.poll() is None:

@@ -8,15 +8,17 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from ruamel.yaml import YAML
 
-from seernet.config import load
+from seernet.config import SpaceConfig, load
 from seernet.errors import ArtifactError, ConfigError, SeerNetError
 from seernet.evaluation import Evaluation
 from seernet.graph import Layer, NetworkGraph
-from seernet.policy import Bound, LatencyTable, LayerTimes, Policy
+from seernet.policy import Bound, LatencyTable, LayerTimes, Policy, SearchSpace
+from seernet.sampling import Measured
 from seernet.store import Context, Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +136,21 @@ def test_sampling_without_any_memory_writes_no_result(stage):
         module.main()
     assert not Path("data/evaluations").exists()
     assert not Path("results").exists()
+
+
+def test_a_failed_measurement_stands_in_the_table_with_policy_and_cause_and_without_score(stage):
+    layer = Layer("fc", "linear", 8, 8, 4, 2, {}, {}, False, True, True)
+    graph = NetworkGraph((1, 2, 2), (layer,), (), (), (), {})
+    space = SearchSpace(graph, SpaceConfig(edge_bits=None))
+    good, bad = Policy({}, {"fc": 4}, {"fc": 2}), Policy({}, {"fc": 2}, {"fc": 2})
+    measured = [Measured(0, "initial", good, 0.5), Measured(0, "initial", bad, None)]
+    module = stage.script("sample")
+    module.write(measured, {good.key(): GOOD, bad.key(): BAD_POLICY}, space, 0)
+    table = pd.read_csv("data/evaluations/evaluations.csv")
+    assert table["weight_bits/fc"].tolist() == [4, 2]
+    assert table["score"].isna().tolist() == [False, True]
+    assert table["error"].fillna("").tolist() == ["", BAD_POLICY.error]
+    assert json.loads(Path("results/metrics/sample.json").read_text())["failed"] == 1
 
 
 def uniform_search(stage, *results):
