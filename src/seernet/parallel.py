@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 class LocalExecutor(Executor):
     """Fresh processes, spawned, so that no state of this one leaks into a result.
 
-    When one dies, whatever any of them was at is lost. What is submitted then goes to half as many
-    new ones: most likely the kernel killed it because memory ran out.
+    When one dies, whatever any of them was at is lost. What is submitted then goes to fewer, new
+    ones: most likely the kernel killed it because memory ran out.
 
     Args:
         workers: Processes, at least one.
@@ -57,11 +57,22 @@ class LocalExecutor(Executor):
             except BrokenExecutor:
                 if self.closed.is_set():
                     raise
-            self.workers = max(1, self.workers // 2)
-            logger.warning("a worker died; going on with %d", self.workers)
-            self._pool.shutdown(wait=False)
-            self._pool = self._processes()
-            return self._pool.submit(function, *args, **kwargs)
+                self._shrink()
+                return self._pool.submit(function, *args, **kwargs)
+
+    def shrink(self) -> None:
+        """Let half as many fresh processes run what is submitted from now on.
+
+        Where memory ran out, a process may stay unable to compute (oneDNN's kernels on a CPU).
+        """
+        with self._submitting:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        self.workers = max(1, self.workers // 2)
+        logger.warning("memory ran out, or a worker died; going on with %d", self.workers)
+        self._pool.shutdown(wait=False)  # what it was given before, it finishes
+        self._pool = self._processes()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for what was submitted, or only for what has begun."""

@@ -2,7 +2,9 @@
 
 import json
 import os
+import resource
 import signal
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from seernet.errors import ArtifactError, SeerNetError, WorkerError
-from seernet.evaluation import Divergence, Evaluation, Measurer, measure
+from seernet.evaluation import Divergence, Evaluation, Evaluator, Measurer, measure
 from seernet.parallel import LocalExecutor
+from seernet.policy import Policy
 from seernet.progress import bar
 from seernet.store import Store
 
@@ -149,30 +152,39 @@ def test_what_memory_failed_twice_is_reported_but_not_kept(spec, store, policies
     ]
 
 
-def measure_in_a_process(job):
-    """A stand-in that other processes import: some policies kill whoever measures them."""
-    _, policy = job
-    bits = min(policy["weight_bits"].values())
-    killed = Path(os.environ["KILLED"])
-    if policy["weight_bits"] == json.loads(os.environ["DEADLY"]) or not killed.exists():
-        killed.touch()
+def evaluate_on_a_small_machine(job):
+    """In other processes: memory runs out once, for real; and one policy kills whoever measures it.
+
+    Raises the need beyond a limit on the address space; the kernel's own killer sends SIGKILL too.
+    """
+    spec, policy = job
+    if policy["weight_bits"] == json.loads(os.environ["DEADLY"]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return Evaluation(bits / 10, 10)
+    ran_out = Path(os.environ["RAN_OUT"])
+    evaluator = Evaluator(spec)
+    if not ran_out.exists():
+        ran_out.touch()
+        evaluator.images = evaluator.images.repeat(2048, 1, 1, 1)
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = used * resource.getpagesize() + (1 << 24)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return evaluator.evaluate(Policy.from_dict(policy))
 
 
-def test_a_process_that_is_killed_costs_no_policy_but_one_that_kills_alone(
-    spec, store, policies, monkeypatch, tmp_path
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_costs_no_measurement_but_of_a_policy_that_fails_alone(
+    spec, store, policies, monkeypatch, tmp_path, caplog
 ):
-    """As the kernel kills where memory runs out: once for no fault of the policy, once for good."""
-    monkeypatch.setattr(measure, "evaluate_policy", measure_in_a_process)
-    monkeypatch.setenv("KILLED", str(tmp_path / "killed"))
+    monkeypatch.setattr(measure, "evaluate_policy", evaluate_on_a_small_machine)
+    monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran out"))
     monkeypatch.setenv("DEADLY", json.dumps(policies[1].weight_bits))
     with LocalExecutor(1) as executor:
         found = Measurer(spec, store, executor)(policies[:2])
-    assert found[0] == Evaluation(min(policies[0].weight_bits.values()) / 10, 10)
-    assert found[1].score is None
+    assert (tmp_path / "ran out").exists()
+    assert found[0] == Evaluator(spec).evaluate(policies[0])
+    assert (found[1].score, found[1].final) == (None, False)
     assert found[1].error.startswith("WorkerError: a worker died")
-    assert not found[1].final
+    assert caplog.text.count("making it again, alone") == 2
     assert len(store.rows()) == 1
 
 

@@ -157,19 +157,20 @@ class Measurer:
         died: Callable[[WorkerError], Result],
     ) -> Generator[tuple[str, Result]]:
         """Each job's result: of all side by side, then of those again that the machine failed."""
-        left, keys = dict(jobs), list(jobs)
-        with closing(completed(self._executor, function, list(jobs.values()))) as results:
+        left, keys, executor = dict(jobs), list(jobs), self._executor
+        with closing(completed(executor, function, list(jobs.values()))) as results:
             try:
                 for index, result in results:
                     if _final(result):
                         del left[keys[index]]
                         yield keys[index], result
             except WorkerError:
-                executor = self._executor
                 if not isinstance(executor, LocalExecutor):
                     raise
                 if executor.closed.wait(INTERRUPT_SECONDS):
                     raise
+        if left and isinstance(executor, LocalExecutor):
+            executor.shrink()
         for key, job in left.items():
             try:
                 result = self._alone(function, job)
