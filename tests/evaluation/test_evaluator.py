@@ -94,6 +94,7 @@ def test_diverging_training_is_a_failure_with_its_cause(spec, policies):
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_failure_of_the_machine_is_not_final(opened, policies, monkeypatch, error):
