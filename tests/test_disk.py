@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from seernet.artifacts import read_json, write_json
 from seernet.config import DataConfig
-from seernet.data import prepare
+from seernet.data import Dataset, prepare
 from seernet.errors import ArtifactError
 from seernet.stage import run
 from seernet.store import Store
@@ -122,3 +123,18 @@ def test_write_protected_folder_is_named_and_read_all_the_same(disk, tmp_path, c
     message = refused(caplog, lambda: Store(disk / "evaluations.sqlite").put("b", {}))
     assert "readonly" in message
     assert refused(caplog, lambda: digits(disk / "prepared")).startswith("a file or folder cannot")
+
+
+def test_read_only_images_are_all_that_is_needed(disk, tmp_path):
+    for number in range(16):
+        path = disk / "train" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    mount("-o", "remount,ro", str(disk))
+    config = DataConfig(
+        name="imagefolder", path=str(disk), image_size=8, storage="files", test_fraction=0.5
+    )
+    prepare(config, 0, tmp_path / "prepared", 2, progress=False)
+    dataset = Dataset.open(tmp_path / "prepared", torch.device("cpu"), workers=0)
+    images = [len(labels) for _, labels in dataset.loader("train", 2, seed=0).epoch(0)]
+    assert sum(images) == dataset.info.counts["train"]
