@@ -82,21 +82,9 @@ print("table    results/tradeoff.csv")
 endef
 export SUMMARY
 
-# DVC reads params.yaml too, but neither knows its schema nor looks where no stage does.
-define CHECK_PARAMS
-import sys
-from seernet.config import load
-from seernet.errors import ConfigError
-try:
-    load()
-except ConfigError as error:
-    sys.exit("error: %s" % error)
-endef
-export CHECK_PARAMS
-
 # `make repro JOBS=2` runs the stages of two budgets at once.
 repro: env ## run what changed in the pipeline, then show the trade-off
-	@$(BIN)/python -c "$$CHECK_PARAMS"
+	@$(BIN)/python stages/ready.py
 	@$(if $(JOBS),$(BIN)/python stages/parallel.py $(JOBS),$(BIN)/dvc repro)
 	@$(BIN)/python -c "$$SUMMARY"
 

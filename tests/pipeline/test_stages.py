@@ -209,6 +209,18 @@ def test_random_baseline_without_measurements_names_the_stage_to_run(stage):
         module.best_random(None, ())
 
 
+@pytest.mark.parametrize("last", ["", "schema: '2.", "stages:", "size"])
+def test_a_lock_file_that_was_cut_off_is_named_with_a_remedy(stage, last):
+    module = stage.script("ready")
+    module.main()  # there need not be any
+    whole = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    Path("dvc.lock").write_text(whole, encoding="utf-8")
+    module.main()
+    Path("dvc.lock").write_text(whole.partition(last)[0] + last if last else "", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"dvc\.lock is cut off.*git restore dvc\.lock"):
+        module.main()
+
+
 # --- budgets ---
 
 
