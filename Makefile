@@ -14,7 +14,7 @@ export PIP_REQUIRE_VIRTUALENV := 1
 unexport UV_SYSTEM_PYTHON UV_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro verify-results prune store store-verify store-prune check-remote test lint format lock clean clean-env rebuild
+.PHONY: help env repro verify-results prune store store-verify store-prune check-remote test lint audit format lock clean clean-env rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -82,21 +82,9 @@ print("table    results/tradeoff.csv")
 endef
 export SUMMARY
 
-# DVC reads params.yaml too, but neither knows its schema nor looks where no stage does.
-define CHECK_PARAMS
-import sys
-from seernet.config import load
-from seernet.errors import ConfigError
-try:
-    load()
-except ConfigError as error:
-    sys.exit("error: %s" % error)
-endef
-export CHECK_PARAMS
-
 # `make repro JOBS=2` runs the stages of two budgets at once.
 repro: env ## run what changed in the pipeline, then show the trade-off
-	@$(BIN)/python -c "$$CHECK_PARAMS"
+	@$(BIN)/python stages/ready.py
 	@$(if $(JOBS),$(BIN)/python stages/parallel.py $(JOBS),$(BIN)/dvc repro)
 	@$(BIN)/python -c "$$SUMMARY"
 
@@ -127,11 +115,19 @@ test: env lint ## all checks and all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not pipeline and not slow' -n 2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'pipeline and not slow' -n 2 --dist loadgroup --durations 15
 
-lint: env ## formatting, lint rules, types, import layers
+lint: env ## formatting, lint rules, types, import layers, licences
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/pip-licenses >/dev/null && echo 'Licences: all allowed.'
+
+# Apart from `lint`: it asks a service for each package, which no copy of its data could replace.
+audit: env ## look up known vulnerabilities of the locked packages; needs network
+	@$(BIN)/pip-audit --requirement $(LOCK) --require-hashes --disable-pip --strict \
+	    --progress-spinner off 2>$(VENV)/audit.log && { cat $(VENV)/audit.log; exit; }; tail -n 3 $(VENV)/audit.log >&2; \
+	    grep -q '^Found ' $(VENV)/audit.log || echo 'error: NOTHING WAS AUDITED: the service cannot' \
+	    'be reached, or failed, as said above; run `make audit` where there is a network.' >&2; exit 1
 
 format: env ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff check --fix .

@@ -34,7 +34,7 @@ from seernet.evaluation import (
 )
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
-from seernet.parallel import local_executor
+from seernet.parallel import LocalExecutor
 from seernet.policy import (
     CostModel,
     Policy,
@@ -175,7 +175,7 @@ def measure(params: Params, repetitions: int, jobs: int) -> None:
     found: list[list[Evaluation]] = []
     with (
         store.exclusive(),
-        local_executor(jobs) as executor,
+        LocalExecutor(jobs) as executor,
         bar(total, "measuring policies", "policy") as shown,
     ):
         places = Measurer(spec, store, executor, shown).divergences(

@@ -35,7 +35,7 @@ from seernet.config import load
 from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Measurer
 from seernet.graph import NetworkGraph
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 from seernet.policy import SearchSpace, Sensitivity, probe_policy, probes
 from seernet.progress import bar
 from seernet.store import Store, default_root
@@ -149,7 +149,7 @@ def main() -> None:
     each = params.sample.evaluations
     total = len(asked) + len(GUIDES) * each + arguments.test * arguments.repetitions
     with (
-        local_executor(params.sample.workers) as executor,
+        LocalExecutor(params.sample.workers) as executor,
         bar(total + len(jobs) * each, "measuring policies", "policy") as shown,
     ):
         spec = EvaluationSpec.of(params)

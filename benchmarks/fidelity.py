@@ -37,7 +37,7 @@ from seernet.device import resolve
 from seernet.evaluation import EvaluationSpec, Finetuner, Folders, Job, Measurer
 from seernet.graph import NetworkGraph
 from seernet.optimization import Limit, optimize
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 from seernet.policy import CostModel, FeatureMap, Policy, SearchSpace, Sensitivity, bounds
 from seernet.predictor import fit
 from seernet.progress import Bar, bar
@@ -74,7 +74,7 @@ def main() -> None:
         parser.error(f"--budget must be one of {', '.join(params.budgets)}")
     total = len(policies) * (len(STEPS) + len(params.finetune.seeds))
     with (
-        local_executor(params.sample.workers) as executor,
+        LocalExecutor(params.sample.workers) as executor,
         bar(total, "measuring policies", "policy") as shown,
     ):
         short = {steps: measure(params, policies, steps, executor, shown) for steps in STEPS}

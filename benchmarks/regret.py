@@ -40,7 +40,7 @@ from _regret_methods import (
 from _regret_table import TABLES, Table, measure, parameters
 from _shared import ROOT, Array, bootstrap, markdown, write_summary
 
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 from seernet.progress import bar
 from seernet.store import Store, code_digest, default_root, digest, files_digest
 
@@ -118,7 +118,7 @@ def search(repetitions: int, jobs: int) -> list[dict[str, Any]]:
     store = Store(default_root() / "regret" / "searches.sqlite")
     found = store.get(keys)
     missing = [number for number, key in enumerate(keys) if key not in found]
-    with local_executor(jobs) as executor, bar(repetitions, "searching", "search") as shown:
+    with LocalExecutor(jobs) as executor, bar(repetitions, "searching", "search") as shown:
         shown.update(len(found))
         for place, record in completed(executor, search_one, missing):
             key = keys[missing[place]]

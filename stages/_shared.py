@@ -1,11 +1,31 @@
 """What several stage scripts share."""
 
+import logging
 from collections.abc import Sequence
 
 from seernet import artifacts
 from seernet.errors import SeerNetError
 from seernet.evaluation import Evaluation, Folders
 from seernet.store import default_root
+
+logger = logging.getLogger("measuring")
+
+
+def require_one(evaluations: Sequence[Evaluation]) -> None:
+    """Go on without some measurements that the machine made fail, but not without all of them.
+
+    Raises:
+        SeerNetError: If no other measurement is there; says why the first one failed.
+    """
+    failed = [evaluation for evaluation in evaluations if not evaluation.final]
+    if failed and len(failed) == len(evaluations):
+        require_final(evaluations)
+    for evaluation in failed:
+        logger.warning(
+            "a policy is recorded as failed, because this machine cannot measure it (%s); `dvc "
+            "repro -f sample` tries again.",
+            evaluation.error,
+        )
 
 
 def require_final(evaluations: Sequence[Evaluation]) -> None:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pandas as pd
 import torch
-from _shared import require_final
+from _shared import require_one
 
 from seernet import artifacts
 from seernet.config import load
@@ -49,8 +49,8 @@ def main() -> None:
     seen: dict[str, Evaluation] = {}
     with (
         store.exclusive(),
+        ThreadPoolExecutor(1) as beside,  # ends last: after an error its measurements are given up
         measuring(spec, params.sample.workers, params.sample.cluster) as executor,
-        ThreadPoolExecutor(1) as beside,
         bar(total, "measuring policies", "policy") as shown,
     ):
         measurer = Measurer(spec, store, executor, shown)
@@ -66,7 +66,7 @@ def main() -> None:
 
         def measure(policies: Sequence[Policy]) -> list[float | None]:
             found = measurer(policies)
-            require_final(found)  # at once: what follows would be chosen without their scores
+            require_one(found)
             seen.update({p.key(): e for p, e in zip(policies, found, strict=True)})
             # Rivals keep the workers busy while the next policies are chosen.
             ahead.append(beside.submit(measurer, next(batches, ())))
@@ -75,7 +75,7 @@ def main() -> None:
         measured = sampler.run(measure, lambda policy: seen[policy.key()].soft_score)
         results = [evaluation for future in ahead for evaluation in future.result()]
         results += measurer(list(itertools.chain.from_iterable(batches)))
-        require_final(results)
+        require_one(results)
         seen.update({p.key(): e for p, e in zip(rivals, results, strict=True)})
         measured += [
             Measured(0, "random", p, e.score) for p, e in zip(rivals, results, strict=True)

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from seernet.errors import DataError, SeerNetError
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 
 
 def square(number):
@@ -34,7 +34,7 @@ def fail(number):
 
 
 def test_each_result_comes_with_the_index_of_its_item():
-    with local_executor(2) as executor:
+    with LocalExecutor(2) as executor:
         assert dict(completed(executor, square, [5, 3, 5, 0])) == {0: 25, 1: 9, 2: 25, 3: 0}
 
 
@@ -50,27 +50,33 @@ def test_nothing_to_do_is_fine():
 
 
 def test_workers_are_spawned():
-    with local_executor(1) as executor:
+    with LocalExecutor(1) as executor:
         assert list(completed(executor, start_method, [0])) == [(0, "spawn")]
 
 
 def test_error_of_the_work_passes_through():
-    with local_executor(1) as executor, pytest.raises(DataError, match="take an even one"):
+    with LocalExecutor(1) as executor, pytest.raises(DataError, match="take an even one"):
         list(completed(executor, fail, [1]))
 
 
 def test_killed_worker_is_an_error_with_a_remedy():
-    with local_executor(1) as executor:
+    with LocalExecutor(1) as executor:
         results = completed(executor, suicide, [0, 1, 2])
         assert next(results) == (0, 0)
         with pytest.raises(
             SeerNetError, match=r"a worker died, or its cluster went away .* fewer sample\.workers"
         ):
             list(results)
-        with pytest.raises(
-            SeerNetError, match="a worker died, or its cluster went away"
-        ):  # broken at submission
-            list(completed(executor, suicide, [0]))
+
+
+def test_half_as_many_workers_take_over_from_one_that_was_killed():
+    with LocalExecutor(2) as executor:
+        with pytest.raises(SeerNetError, match="a worker died"):
+            list(completed(executor, suicide, [1]))
+        assert list(completed(executor, suicide, [0])) == [(0, 0)]
+        assert executor.workers == 1
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(square, 1)
 
 
 class Breaking:
@@ -117,10 +123,10 @@ def test_closing_cancels_what_has_not_begun():
 
 PARENT = """
 import os, signal, sys, time
-from seernet.parallel import local_executor
+from seernet.parallel import LocalExecutor
 
 if __name__ == "__main__":
-    executor = local_executor(1)
+    executor = LocalExecutor(1)
     print(executor.submit(os.getpid).result(), flush=True)
     executor.submit(time.sleep, 600)
     time.sleep(600)

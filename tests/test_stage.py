@@ -5,6 +5,7 @@ import errno
 import logging
 import sys
 
+import numpy as np
 import pytest
 
 from seernet.errors import ConfigError
@@ -57,6 +58,8 @@ def test_process_that_does_not_lead_appends_no_row(stage_folder, monkeypatch):
         (OSError(errno.EROFS, "Read-only file system", "y.bin"), 1, "cannot be written"),
         (RuntimeError("I/O error: Permission denied (os error 13)"), 1, "cannot be written"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "z"), 1, "cannot be written"),
+        (MemoryError(), 1, "memory ran out (MemoryError); lower data.image_size"),
+        (RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB"), 1, "memory. Tried"),
     ],
 )
 def test_expected_end_is_one_line_and_a_status(stage_folder, caplog, error, status, said):
@@ -79,6 +82,13 @@ def test_full_disk_is_found_behind_another_error():
     with pytest.raises(SystemExit) as stop:
         run(main)
     assert stop.value.code == 1
+
+
+def test_array_beyond_all_memory_is_refused_in_one_line(caplog):
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: np.empty((10**9, 3, 4096, 4096), np.uint8))
+    assert stop.value.code == 1
+    assert "memory ran out (Unable to allocate 44.7 PiB" in caplog.text
 
 
 def test_defect_keeps_its_traceback_and_is_recorded(stage_folder):

@@ -215,6 +215,20 @@ def test_store_of_an_older_version_works_both_ways(path):
     assert opened.damage() == []
 
 
+def test_store_of_an_unknown_version_is_refused_and_left_alone(path):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY, payload BLOB)")
+    with pytest.raises(ArtifactError, match=r"cannot be used \(no such column: record\)"):
+        Store(path).get(["a"])
+    with pytest.raises(ArtifactError, match=r"cannot be used .* move it away and run again"):
+        Store(path).put("a", {"score": 0.5})
+    with closing(sqlite3.connect(path)) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(records)")]
+        assert columns == ["id", "payload"]
+        assert connection.execute("SELECT COUNT(*) FROM records").fetchone() == (0,)
+
+
 def test_only_records_of_the_named_contexts_are_removed(path):
     opened = Store(path)
     opened.put("a", {}, ONE)

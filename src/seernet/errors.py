@@ -29,6 +29,10 @@ class TrainingError(SeerNetError):
     """Training failed, for example because the loss is not a number."""
 
 
+class WorkerError(SeerNetError):
+    """A process that measures died, or the cluster of such processes went away."""
+
+
 class ArtifactError(SeerNetError):
     """A file that an earlier stage writes is missing, truncated, or of another version."""
 

@@ -29,6 +29,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 DISK_FULL_TEXTS = ("no space left on device", "database or disk is full")
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 NOT_WRITABLE_TEXTS = ("read-only file system", "permission denied", "attempt to write a readonly")
+# What NumPy, torch and CUDA say.
+OUT_OF_MEMORY_TEXTS = ("out of memory", "unable to allocate", "allocate memory")
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +55,10 @@ def run(main: Callable[[], None]) -> None:
         main: The stage; reads its own arguments from `sys.argv`.
 
     Raises:
-        SystemExit: With status 1 after a `SeerNetError` or on a full disk, 130 after an interrupt;
-            the reason is logged in one line, without a traceback. A `SystemExit` of `main` and any
-            other exception, which is a defect, pass through.
+        SystemExit: With status 1 after a `SeerNetError`, on a full or write-protected disk, or
+            without memory, 130 after an interrupt; the reason is logged in one line, without a
+            traceback. A `SystemExit` of `main` and any other exception, which is a defect, pass
+            through.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
@@ -89,9 +92,12 @@ def _run(main: Callable[[], None]) -> int:
             remedy = "the disk is full (%s); free some space and run again"
         elif any(_says(e, NOT_WRITABLE, NOT_WRITABLE_TEXTS) for e in chain):
             remedy = "a file or folder cannot be written (%s); see that it may be, and run again"
+        elif any(isinstance(e, MemoryError) or _says(e, (), OUT_OF_MEMORY_TEXTS) for e in chain):
+            remedy = "memory ran out (%s); lower data.image_size or a batch_size, and run again"
         else:
             raise
-        logger.error(f"{remedy}: finished measurements are kept.", error)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        logger.error(f"{remedy}: finished measurements are kept.", reason)
         return 1
     return 0
 

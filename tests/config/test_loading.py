@@ -79,6 +79,8 @@ def test_budgets_must_hold_one(load_text, params_text):
         ("name: digits", "name: digits\n  channels: true", "data.channels"),
         ("name: digits", "name: digits\n  channels: 2", "data.channels"),
         ("name: digits", "name: digits\n  path: 3", "data.path"),
+        ("name: digits", "name: digits\n  image_size: 0", "data.image_size"),
+        ("name: digits", "name: digits\n  image_size: 4097", "data.image_size"),
         ("edge_bits: 8", "edge_bits: 9", "space.edge_bits"),
         ("    - 0.003\n    - 0.03\n", "    - 0.03\n    - 0.003\n", "sample.cost_range"),
         ("    - 0.003\n", "", "sample.cost_range"),

@@ -10,7 +10,7 @@ import torch
 from seernet import store
 from seernet.errors import DataError
 from seernet.evaluation import Evaluator, evaluate_policy, evaluator
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 from seernet.policy import Policy
 
 
@@ -57,7 +57,7 @@ def test_measuring_leaves_the_baseline_and_the_generator_alone(opened, policies)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_score_does_not_depend_on_the_process(spec, measured, policies, workers):
     jobs = [(spec, policy.to_dict()) for policy in policies]
-    with local_executor(workers) as executor:
+    with LocalExecutor(workers) as executor:
         found = dict(completed(executor, evaluate_policy, jobs))
     assert [found[index] for index in range(len(policies))] == measured
 
@@ -94,6 +94,7 @@ def test_diverging_training_is_a_failure_with_its_cause(spec, policies):
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("could not create a primitive"),
     ],
 )
 def test_failure_of_the_machine_is_not_final(opened, policies, monkeypatch, error):

@@ -1,14 +1,21 @@
 """Many policies: none measured twice, nothing that finished lost."""
 
 import json
+import os
+import resource
+import signal
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from seernet.errors import ArtifactError, SeerNetError
-from seernet.evaluation import Divergence, Evaluation, Measurer, measure
+from seernet.errors import ArtifactError, SeerNetError, WorkerError
+from seernet.evaluation import Divergence, Evaluation, Evaluator, Measurer, measure
+from seernet.parallel import LocalExecutor
+from seernet.policy import Policy
 from seernet.progress import bar
 from seernet.store import Store
 
@@ -105,18 +112,92 @@ def test_what_finished_before_the_executor_died_is_kept(spec, store, policies, a
     assert [evaluation.score for evaluation in found] == [bits(policy) for policy in policies]
 
 
-def test_failure_is_kept_only_if_it_is_final(spec, store, policies, monkeypatch):
-    errors = iter([("the loss is nan", True), ("out of memory", False), ("", True)])
+def ending(monkeypatch, *errors):
+    """Let measurements end so, one after the other: with an error, or with a score."""
+    left = iter(errors)
 
     def evaluate(job):
-        error, final = next(errors)
-        return Evaluation(None if error else 0.5, 10, error, final)
+        error = next(left)
+        return Evaluation(None if error else 0.5, 10, error, final=error != MEMORY)
 
     monkeypatch.setattr(measure, "evaluate_policy", evaluate)
-    first = Measurer(spec, store, Executor())(policies[:2])
-    second = Measurer(spec, store, Executor())(policies[:2])
-    assert [evaluation.error for evaluation in first] == ["the loss is nan", "out of memory"]
-    assert [evaluation.error for evaluation in second] == ["the loss is nan", ""]
+
+
+MEMORY = "RuntimeError: CUDA out of memory"
+
+
+def test_failure_of_the_policy_is_kept_with_its_cause(spec, store, policies, monkeypatch):
+    ending(monkeypatch, "the loss is nan", "")
+    found = Measurer(spec, store, Executor())(policies[:2])
+    assert [evaluation.error for evaluation in found] == ["the loss is nan", ""]
+    assert Measurer(spec, store, Executor(capacity=0))(policies[:2]) == found
+
+
+def test_what_memory_failed_is_measured_again_after_the_others(spec, store, policies, monkeypatch):
+    ending(monkeypatch, MEMORY, "", "the loss is nan")
+    found = Measurer(spec, store, Executor())(policies[:2])
+    assert [evaluation.error for evaluation in found] == ["the loss is nan", ""]
+    assert Measurer(spec, store, Executor(capacity=0))(policies[:2]) == found
+
+
+def test_what_memory_failed_twice_is_reported_but_not_kept(spec, store, policies, monkeypatch):
+    ending(monkeypatch, MEMORY, "", MEMORY, "")
+    with bar(2, "measuring", "policy") as shown:
+        found = Measurer(spec, store, Executor(), shown)(policies[:2])
+        assert shown.n == 2
+    assert [evaluation.error for evaluation in found] == [MEMORY, ""]
+    assert [evaluation.score for evaluation in Measurer(spec, store, Executor())(policies[:2])] == [
+        0.5,
+        0.5,
+    ]
+
+
+def evaluate_on_a_small_machine(job):
+    """In other processes: memory runs out once, for real; and one policy kills whoever measures it.
+
+    Raises the need beyond a limit on the address space; the kernel's own killer sends SIGKILL too.
+    """
+    spec, policy = job
+    if policy["weight_bits"] == json.loads(os.environ["DEADLY"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    ran_out = Path(os.environ["RAN_OUT"])
+    evaluator = Evaluator(spec)
+    if not ran_out.exists():
+        ran_out.touch()
+        evaluator.images = evaluator.images.repeat(2048, 1, 1, 1)
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = used * resource.getpagesize() + (1 << 24)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return evaluator.evaluate(Policy.from_dict(policy))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_memory_costs_no_measurement_but_of_a_policy_that_fails_alone(
+    spec, store, policies, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(measure, "evaluate_policy", evaluate_on_a_small_machine)
+    monkeypatch.setenv("RAN_OUT", str(tmp_path / "ran out"))
+    monkeypatch.setenv("DEADLY", json.dumps(policies[1].weight_bits))
+    with LocalExecutor(1) as executor:
+        found = Measurer(spec, store, executor)(policies[:2])
+    assert (tmp_path / "ran out").exists()
+    assert found[0] == Evaluator(spec).evaluate(policies[0])
+    assert (found[1].score, found[1].final) == (None, False)
+    assert found[1].error.startswith("WorkerError: a worker died")
+    assert caplog.text.count("making it again, alone") == 2
+    assert len(store.rows()) == 1
+
+
+def test_an_interrupt_that_ends_the_workers_is_no_reason_to_try_again(spec, store, policies):
+    class Interrupted(LocalExecutor):
+        def submit(self, function, /, *args, **kwargs):
+            self.closed.set()
+            future = Future()
+            future.set_exception(BrokenProcessPool("killed"))
+            return future
+
+    with Interrupted(1) as executor, pytest.raises(WorkerError, match="a worker died"):
+        Measurer(spec, store, executor)(policies[:1])
 
 
 def test_store_that_fails_stops_the_measurements(spec, store, policies, asked, monkeypatch):

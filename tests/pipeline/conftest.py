@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+OFFLINE = Path(__file__).with_name("offline")
 COPIED = ("stages", "src", "networks", "notebooks", "data/raw", "dvc.yaml", "requirements.lock")
 COPIED += (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 
@@ -20,6 +21,8 @@ class Workspace:
     def __init__(self, folder, parameters="tiny.yaml", commit=True):
         self.folder = folder
         self.params = folder / "params.yaml"
+        self.variables = {}  # of the environment, beside the usual ones
+        self.connections = folder.with_name(f"{folder.name} connections")
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
         for name in COPIED:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -40,9 +43,11 @@ class Workspace:
         return {
             **os.environ,
             "PATH": binaries + os.pathsep + os.environ["PATH"],
-            "PYTHONPATH": str(self.folder / "src"),
+            "PYTHONPATH": f"{self.folder / 'src'}{os.pathsep}{OFFLINE}",
+            "SEERNET_TEST_CONNECTIONS": str(self.connections),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc" / "site"),
+            **self.variables,
         }
 
     def start(self, *arguments, **options):
@@ -64,7 +69,7 @@ class Workspace:
 
     def dvc(self, *arguments, expect=0):
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=1800)
         assert process.returncode == expect, output
         return output
 

@@ -1,5 +1,6 @@
 """The whole pipeline, for real, on a tiny problem: what runs again, and what survives."""
 
+import itertools
 import os
 import re
 import shutil
@@ -70,7 +71,24 @@ def test_first_run_runs_every_stage_and_writes_the_contract(finished):
         assert (finished.folder / path).stat().st_size > 0
 
 
+def test_no_stage_reaches_beyond_this_machine(finished):
+    assert not finished.connections.exists()
+    reach = "import socket; socket.create_connection(('192.0.2.1', 443), timeout=1)"
+    with pytest.raises(subprocess.CalledProcessError):
+        finished.script("-c", reach)
+    assert finished.connections.read_text("utf-8") == "socket.getaddrinfo 192.0.2.1: -c\n"
+    finished.connections.unlink()
+
+
 def test_second_run_runs_nothing(finished):
+    assert finished.repro() == []
+
+
+def test_a_clock_that_went_wrong_runs_nothing(finished):
+    """What has changed is told by contents; files may be of any time, past or to come."""
+    files = sorted(finished.folder.glob("[dmr]*/*/*"))
+    for path, moment in zip(files, itertools.cycle((1, 2**32)), strict=False):
+        os.utime(path, (moment, moment))
     assert finished.repro() == []
 
 
@@ -145,7 +163,11 @@ def test_metrics_and_plots_are_shown(finished):
 
 
 def test_killed_in_the_middle_and_run_again_gives_the_same_lock(finished, fresh):
-    """Nothing measured is lost, and the outcome is that of a run never interrupted."""
+    """Nothing measured is lost, and the outcome is that of a run never interrupted.
+
+    Nor does it depend on locale and time zone: this run writes ASCII unless told, on another day.
+    """
+    fresh.variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "UTC-14"}
     process = fresh.start("repro", start_new_session=True)
     deadline = time.monotonic() + 300
     while measured(fresh) < 3 and time.monotonic() < deadline and process.poll() is None:
@@ -160,6 +182,22 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_lock(finished, fresh)
     ours, theirs = (yaml.safe_load(lock)["stages"] for lock in (fresh.lock, finished.first_lock))
     assert set(ours) == ALL
     assert ours == theirs
+
+
+def test_of_two_runs_at_once_one_works_and_the_other_says_who_is_in_the_way(finished):
+    finished.edit("  front_points: 5\n", "  front_points: 6\n")
+    runs = [finished.start("repro", "front") for _ in range(2)]
+    outputs = [run.communicate(timeout=600)[0] for run in runs]
+    for run, output in zip(runs, outputs, strict=True):
+        refused = re.search(r"is busy, it is being blocked by|Unable to acquire lock", output)
+        assert (run.returncode != 0) == bool(refused), output
+    assert 0 in [run.returncode for run in runs], outputs
+    assert "".join(outputs).count("Running stage 'front'") >= 1
+    assert finished.repro("front") == []
+    finished.edit("  front_points: 6\n", "  front_points: 5\n")
+    finished.repro()
+    lock, first = (yaml.safe_load(text) for text in (finished.lock, finished.first_lock))
+    assert lock == first
 
 
 def test_budgets_side_by_side_give_the_same_lock_and_a_failure_loses_nothing(finished, fresh):

@@ -8,15 +8,17 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from ruamel.yaml import YAML
 
-from seernet.config import load
+from seernet.config import SpaceConfig, load
 from seernet.errors import ArtifactError, ConfigError, SeerNetError
 from seernet.evaluation import Evaluation
 from seernet.graph import Layer, NetworkGraph
-from seernet.policy import Bound, LatencyTable, LayerTimes, Policy
+from seernet.policy import Bound, LatencyTable, LayerTimes, Policy, SearchSpace
+from seernet.sampling import Measured
 from seernet.store import Context, Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,22 +109,48 @@ class Nothing:
 # --- failures of the machine ---
 
 
-@pytest.mark.parametrize("results", [(GOOD, NO_MEMORY), (NO_MEMORY, GOOD)])
-def test_sampling_without_memory_writes_no_result(stage, results):
+def sampling(stage, measure, *results):
+    """A sampling stage whose only measurements end so."""
     module = stage.script("sample")
     without_network(stage, module)
-    sampler = SimpleNamespace(
-        run=lambda measure, _: measure([POLICY, POLICY]), random_policies=lambda: []
-    )
-    stage.replace(
-        module,
-        ActiveSampler=lambda *_: sampler,
-        Measurer=measurer(*results),
-    )
-    with pytest.raises(SeerNetError, match=r"1 of 2 .*CUDA out of memory.*only these are made"):
+    sampler = SimpleNamespace(run=lambda found, _: measure(found), random_policies=lambda: [])
+    stage.replace(module, ActiveSampler=lambda *_: sampler, Measurer=measurer(*results))
+    return module
+
+
+@pytest.mark.parametrize("results", [(GOOD, NO_MEMORY), (NO_MEMORY, BAD_POLICY)])
+def test_sampling_goes_on_without_a_policy_that_this_machine_cannot_measure(stage, results, caplog):
+    def measure(found):
+        scores = found([POLICY, POLICY])
+        assert scores == [evaluation.score for evaluation in results]
+        raise Reached
+
+    with pytest.raises(Reached):
+        sampling(stage, measure, *results).main()
+    assert "recorded as failed, because this machine cannot measure it (RuntimeError" in caplog.text
+
+
+def test_sampling_without_any_memory_writes_no_result(stage):
+    module = sampling(stage, lambda found: found([POLICY, POLICY]), NO_MEMORY, NO_MEMORY)
+    with pytest.raises(SeerNetError, match=r"2 of 2 .*CUDA out of memory.*only these are made"):
         module.main()
     assert not Path("data/evaluations").exists()
     assert not Path("results").exists()
+
+
+def test_a_failed_measurement_stands_in_the_table_with_policy_and_cause_and_without_score(stage):
+    layer = Layer("fc", "linear", 8, 8, 4, 2, {}, {}, False, True, True)
+    graph = NetworkGraph((1, 2, 2), (layer,), (), (), (), {})
+    space = SearchSpace(graph, SpaceConfig(edge_bits=None))
+    good, bad = Policy({}, {"fc": 4}, {"fc": 2}), Policy({}, {"fc": 2}, {"fc": 2})
+    measured = [Measured(0, "initial", good, 0.5), Measured(0, "initial", bad, None)]
+    module = stage.script("sample")
+    module.write(measured, {good.key(): GOOD, bad.key(): BAD_POLICY}, space, 0)
+    table = pd.read_csv("data/evaluations/evaluations.csv")
+    assert table["weight_bits/fc"].tolist() == [4, 2]
+    assert table["score"].isna().tolist() == [False, True]
+    assert table["error"].fillna("").tolist() == ["", BAD_POLICY.error]
+    assert json.loads(Path("results/metrics/sample.json").read_text())["failed"] == 1
 
 
 def uniform_search(stage, *results):
@@ -179,6 +207,18 @@ def test_random_baseline_without_measurements_names_the_stage_to_run(stage):
     module = stage.script("baseline", "low")
     with pytest.raises(ArtifactError, match=r"evaluations\.csv is missing; run `dvc repro sample`"):
         module.best_random(None, ())
+
+
+@pytest.mark.parametrize("last", ["", "schema: '2.", "stages:", "size"])
+def test_a_lock_file_that_was_cut_off_is_named_with_a_remedy(stage, last):
+    module = stage.script("ready")
+    module.main()  # there need not be any
+    whole = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    Path("dvc.lock").write_text(whole, encoding="utf-8")
+    module.main()
+    Path("dvc.lock").write_text(whole.partition(last)[0] + last if last else "", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"dvc\.lock is cut off.*git restore dvc\.lock"):
+        module.main()
 
 
 # --- budgets ---

@@ -15,6 +15,7 @@ def _integer(value: Any) -> Any:
 
 
 Positive = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=4096)]  # a typing error beyond would exhaust the memory
 Bits = Annotated[int, Field(ge=2, le=8)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_integer)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from seernet.config.fields import Channels, Fraction, Name, Positive, Rate, Section, Share
+from seernet.config.fields import Channels, Fraction, Name, Rate, Section, Share, Side
 
 
 class DataConfig(Section):
@@ -31,8 +31,10 @@ class DataConfig(Section):
         description="folder of the data set; cifar and voc20* are fetched into it (default "
         "data/downloads)",
     )
-    image_size: Positive | None = Field(
-        None, description="side in pixels that images are brought to; null keeps the native size"
+    image_size: Side | None = Field(
+        None,
+        description="side in pixels that images are brought to, at most 4096; null keeps the "
+        "native size",
     )
     channels: Channels | None = Field(
         None, description="1 = gray, 3 = RGB; null means what the data set has (imagefolder: 3)"

@@ -52,8 +52,12 @@ CODE = (
 )
 DIVERGENCE_PIXELS = 1 << 22  # compared at once
 WARMUP = 10  # one step in so many: without it some low-bit networks collapse to chance
-# What torch and its libraries say when the machine, not the policy, is to blame.
-_MACHINE = ("out of memory", "allocate memory", "not enough memory", "alloc_failed", "cuda error")
+# What torch and its libraries say when the machine, not the policy, is to blame; the last is all
+# that oneDNN says when memory runs out.
+_MACHINE = (
+    *("out of memory", "allocate memory", "not enough memory", "alloc_failed", "cuda error"),
+    "could not create a primitive",
+)
 
 
 @dataclass(frozen=True)

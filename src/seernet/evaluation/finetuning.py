@@ -27,7 +27,7 @@ from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.evaluation.settling import settle
 from seernet.evaluation.together import fit_together, score_together
 from seernet.graph import NetworkGraph
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 from seernet.policy import CostModel, Policy
 from seernet.store import code_digest, digest, files_digest
 from seernet.training import Plan, make_task, reproducible, train_macs
@@ -218,7 +218,7 @@ def finetune(
     workers = min(params.sample.workers, len(jobs))
     if workers <= 1 or team.size > 1:
         return [_finetune(task) for task in tasks]
-    with local_executor(workers) as executor:
+    with LocalExecutor(workers) as executor:
         done = dict(completed(executor, _finetune, tasks))
     return [done[index] for index in range(len(tasks))]
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from threading import Lock
 from typing import Any, TypeVar
 
-from seernet.errors import SeerNetError
+from seernet.errors import SeerNetError, WorkerError
 from seernet.evaluation.evaluator import (
     Divergence,
     Evaluation,
@@ -18,15 +19,18 @@ from seernet.evaluation.evaluator import (
     evaluate_policy,
     policy_divergence,
 )
-from seernet.parallel import completed, local_executor
+from seernet.parallel import LocalExecutor, completed
 from seernet.policy import Policy
 from seernet.progress import Bar
 from seernet.store import Context, Store, digest
 
+Job = tuple[EvaluationSpec, dict[str, Any]]
 Result = TypeVar("Result", Evaluation, Divergence)
 
-
 CLUSTER = "SEERNET_CLUSTER"
+INTERRUPT_SECONDS = 1.0  # in which an interrupt that ended the workers closes their executor
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -43,8 +47,8 @@ def measuring(spec: EvaluationSpec, workers: int, cluster: str | None) -> Iterat
     """
     address = cluster or os.environ.get(CLUSTER)
     if not address:
-        with local_executor(workers) as executor:
-            yield executor
+        with LocalExecutor(workers) as local:
+            yield local
         return
     try:
         from seernet.evaluation.cluster import cluster_executor
@@ -93,33 +97,37 @@ class Measurer:
         self._bar = bar
         self.reused = 0
         self._counting = Lock()  # two threads may measure at once
+        self._one_alone = Lock()
 
     def __call__(self, policies: Sequence[Policy]) -> list[Evaluation]:
         """Measure policies; the results come in their order.
 
-        A failure that is not final is reported, but not kept: a later run measures it again.
+        What fails because of the machine (memory ran out, a process was killed) is measured again,
+        alone, with the same outcome as if it had not failed. If it fails alone too, that is
+        reported, but not kept: a later run measures it again.
 
         Raises:
-            SeerNetError: If a worker process died. Finished measurements are kept.
+            WorkerError: If a cluster's worker died. Finished measurements are kept.
         """
         keys = [digest([self._digest, policy.to_dict()]) for policy in policies]
-        return self._results(keys, policies, evaluate_policy, Evaluation)
+        return self._results(keys, policies, evaluate_policy, Evaluation, _failed)
 
     def divergences(self, policies: Sequence[Policy]) -> list[Divergence]:
         """Measure how far policies' untrained networks are from the baseline, in their order.
 
         Raises:
-            SeerNetError: As for scores; also if a network cannot be compressed so.
+            SeerNetError: If a network cannot be compressed so, or its worker died alone too.
         """
         keys = [digest([self._digest, "divergence", policy.to_dict()]) for policy in policies]
-        return self._results(keys, policies, policy_divergence, Divergence)
+        return self._results(keys, policies, policy_divergence, Divergence, _raise)
 
     def _results(
         self,
         keys: Sequence[str],
         policies: Sequence[Policy],
-        function: Callable[[tuple[EvaluationSpec, dict[str, Any]]], Result],
+        function: Callable[[Job], Result],
         kind: type[Result],
+        died: Callable[[WorkerError], Result],
     ) -> list[Result]:
         found = {key: kind(**record) for key, record in self._store.get(keys).items()}
         if found:
@@ -128,19 +136,70 @@ class Measurer:
         with self._counting:
             self.reused += known
         self._advance(known)
-        new = {key: p for key, p in zip(keys, policies, strict=True) if key not in found}
-        jobs = [(self._spec, policy.to_dict()) for policy in new.values()]
+        jobs = {
+            key: (self._spec, policy.to_dict())
+            for key, policy in zip(keys, policies, strict=True)
+            if key not in found
+        }
         # Closed even if the store fails: what has not begun would otherwise still be measured.
-        with closing(completed(self._executor, function, jobs)) as results:
-            for index, result in results:
-                key = list(new)[index]
+        with closing(self._attempts(function, jobs, died)) as results:
+            for key, result in results:
                 found[key] = result
-                if not isinstance(result, Evaluation) or result.final:
+                if _final(result):
                     self._store.put(key, asdict(result), self._context)
                 self._advance(keys.count(key))
         return [found[key] for key in keys]
+
+    def _attempts(
+        self,
+        function: Callable[[Job], Result],
+        jobs: dict[str, Job],
+        died: Callable[[WorkerError], Result],
+    ) -> Generator[tuple[str, Result]]:
+        """Each job's result: of all side by side, then of those again that the machine failed."""
+        left, keys, executor = dict(jobs), list(jobs), self._executor
+        with closing(completed(executor, function, list(jobs.values()))) as results:
+            try:
+                for index, result in results:
+                    if _final(result):
+                        del left[keys[index]]
+                        yield keys[index], result
+            except WorkerError:
+                if not isinstance(executor, LocalExecutor):
+                    raise
+                if executor.closed.wait(INTERRUPT_SECONDS):
+                    raise
+        if left and isinstance(executor, LocalExecutor):
+            executor.shrink()
+        for key, job in left.items():
+            try:
+                result = self._alone(function, job)
+            except WorkerError as error:
+                result = died(error)
+            yield key, result
+
+    def _alone(self, function: Callable[[Job], Result], job: Job) -> Result:
+        """Measure again, where no other measurement takes part of the memory."""
+        logger.warning("a measurement failed because of this machine; making it again, alone")
+        if not isinstance(self._executor, LocalExecutor):
+            return next(completed(self._executor, function, [job]))[1]
+        with self._one_alone, LocalExecutor(1) as executor:
+            return next(completed(executor, function, [job]))[1]
 
     def _advance(self, count: int) -> None:
         if self._bar is not None:
             with self._counting:
                 self._bar.update(count)
+
+
+def _failed(error: WorkerError) -> Evaluation:
+    return Evaluation(None, 0, f"{type(error).__name__}: {error}", final=False)
+
+
+def _raise(error: WorkerError) -> Divergence:
+    raise error
+
+
+def _final(result: Evaluation | Divergence) -> bool:
+    """Whether measuring again would give the same."""
+    return not isinstance(result, Evaluation) or result.final
