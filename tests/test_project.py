@@ -234,6 +234,18 @@ def test_safe_use_is_accepted():
     assert unsafe_uses("model.eval()\ntorch.load(path, weights_only=True)\nnp.load(path)") == []
 
 
+def test_all_processes_of_ours_are_those_that_end_with_their_parent():
+    """A pool of the standard library's leaves its processes behind when its parent is killed."""
+    pools = ("ProcessPoolExecutor", "multiprocessing")
+    users = {
+        path.relative_to(folder).as_posix()
+        for folder in (SRC, ROOT / "stages")
+        for path in folder.rglob("*.py")
+        if any(name in path.read_text(encoding="utf-8") for name in pools)
+    }
+    assert users == {"seernet/parallel.py"}
+
+
 # --- (c) the lock ---
 
 

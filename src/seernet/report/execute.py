@@ -6,10 +6,8 @@ each for a change, so they are removed: two runs on the same artifacts give the 
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +23,7 @@ from traitlets import default
 from traitlets.config import Config
 
 from seernet.errors import ArtifactError, ConfigError
+from seernet.parallel import LocalExecutor
 
 KERNEL = "python3"
 LONGEST_SOCKET = 90  # bytes; systems allow 103 to 107, and ZeroMQ appends a number
@@ -69,9 +68,8 @@ def execute_all(
     targets = [output / notebook.name for notebook in notebooks]
     run = partial(execute, parameters=dict(parameters), root=root)
     # Papermill changes the process's working folder, so threads would disturb each other.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(notebooks)), mp_context=context) as pool:
-        return list(pool.map(run, notebooks, targets))
+    with LocalExecutor(min(workers, len(notebooks))) as executor:
+        return list(executor.map(run, notebooks, targets))
 
 
 def execute(
