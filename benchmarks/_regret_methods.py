@@ -255,7 +255,7 @@ def solve(task: Task, params: Params, measured: Sequence[Measured]) -> tuple[str
     for budget in task.budgets:
         limit = Limit("bops", "BOPs", lambda u: features.cost(u).bops, float(budget))
         solution = optimize(
-            lambda u: predictor.cautious(features(u)),
+            lambda u: predictor.posterior(features(u)),
             [limit],
             space.levels,
             params.optimize,

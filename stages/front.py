@@ -29,7 +29,7 @@ def main() -> None:
     low, high = (share * baseline for share in params.sample.cost_range)
     limits = spread((max(cheapest, low), min(dearest, high)), params.report.front_points)
     solutions = optimize_many(
-        lambda u: predictor.cautious(features(u)),
+        lambda u: predictor.posterior(features(u)),
         Limit("bops", "BOPs", lambda u: cost(u).bops, float("inf")),
         limits,
         space.levels,

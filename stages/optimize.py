@@ -38,7 +38,7 @@ def main() -> None:
         for b in found
     ]
     solution = optimize(
-        lambda u: predictor.cautious(features(u)),
+        lambda u: predictor.posterior(features(u)),
         limits,
         space.levels,
         params.optimize,

@@ -88,6 +88,7 @@ class Workspace:
         return (self.folder / "dvc.lock").read_text(encoding="utf-8")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the marks in this same hook
 def pytest_collection_modifyitems(items):
     """Tests that share a workspace run in one process; `--dist loadgroup` spreads the others."""
     for item in items:

@@ -26,7 +26,6 @@ from seernet.predictor import (
     save,
     select,
 )
-from seernet.predictor.reach import Reach
 from seernet.predictor.scaling import log_errors, smoothed
 from seernet.predictor.validation import choose
 
@@ -181,9 +180,6 @@ def test_equal_fits_save_equal_bytes_and_load_to_the_bit(family: str, tmp_path: 
         original.predictive(features), restored.predictive(features), strict=True
     ):
         assert torch.equal(ours, theirs)
-    apart = features + 1
-    for ours, theirs in zip(original.cautious(apart), restored.cautious(apart), strict=True):
-        assert torch.equal(ours, theirs)
 
 
 def test_damaged_or_missing_files_are_named(tmp_path: Path) -> None:
@@ -337,55 +333,3 @@ def test_gp_reaches_the_known_quality_on_the_published_table() -> None:
     # A GP with one length scale a feature on the raw scores reaches 0.876 to 0.884, tau 0.784.
     assert result.r2 > 0.884
     assert result.kendall_tau > 0.784
-
-
-def corner_rows() -> tuple[Tensor, Tensor]:
-    """Rows of twelve features up to one half, that all rise together, and scores up to 0.8."""
-    generator = torch.Generator().manual_seed(2)
-    level, own = (torch.rand(48, n, generator=generator, dtype=torch.float64) for n in (1, 12))
-    features = 0.4 * level + 0.1 * own
-    return features, 0.2 + 1.2 * features.mean(dim=1)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_doubt_grows_away_from_the_measured_policies(family: str) -> None:
-    features, scores = corner_rows()
-    predictor = fit(family, features, scores, QUICK, seed=0)
-    far = torch.full((1, 12), 0.9, dtype=torch.float64)
-    expected, careful = predictor.posterior(far), predictor.cautious(far)
-    # The trend promises more than was ever measured; of what is unlike all rows, nothing is known.
-    assert float(expected.mean - 2 * expected.variance.sqrt()) > float(scores.max())
-    assert float(careful.mean - 2 * careful.variance.sqrt()) < float(scores.min())
-    steps = torch.linspace(0.5, 1.0, 10, dtype=torch.float64)[:, None].expand(10, 12)
-    reach = predictor.reach  # type: ignore[attr-defined]
-    doubt = reach.doubt(predictor.scaling.inputs(steps))  # type: ignore[attr-defined]
-    assert (doubt.diff() >= 0).all() and float(doubt[-1]) == 36.0  # six spreads
-    assert torch.isfinite(predictor.cautious(steps).variance).all()
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_near_measured_policies_there_is_no_further_doubt(family: str) -> None:
-    features, scores = corner_rows()
-    predictor = fit(family, features, scores, QUICK, seed=0)
-    near = features + 1e-3
-    for ours, theirs in zip(predictor.cautious(near), predictor.posterior(near), strict=True):
-        assert torch.equal(ours, theirs)
-
-
-def test_reach_is_how_far_rows_are_from_each_other() -> None:
-    # Nearest neighbours at 1, 1, 2 and 4; the lower quartile lies at 1. A second measurement of a
-    # policy says nothing of how far policies are apart.
-    rows = torch.tensor([[0.0], [1.0], [3.0], [7.0], [7.0]], dtype=torch.float64)
-    reach = Reach.of(rows)
-    assert float(reach.distance) == 1.0
-    # 0, 0, 1 and 2 reaches too far: two spreads each.
-    doubt = reach.doubt(torch.tensor([[7.0], [8.0], [9.0], [-3.0]], dtype=torch.float64))
-    expected = torch.tensor([0.0, 0.0, 4.0, 16.0], dtype=torch.float64)
-    torch.testing.assert_close(doubt, expected, rtol=1e-6, atol=1e-9)
-
-
-def test_doubt_is_differentiable() -> None:
-    features, scores = corner_rows()
-    predictor = fit("gp", features, scores, CONFIG, seed=0)
-    points = (features[:3] + 0.2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: tuple(predictor.cautious(x)), points)

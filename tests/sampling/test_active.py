@@ -110,6 +110,10 @@ def test_measurements_that_lower_the_variance_most_are_found_one_by_one():
             min((i for i in range(8) if i not in expected), key=lambda i: left([*expected, i]))
         )
     assert reduce_variance(joint, noise, weight, 3) == expected
+    assert reduce_variance(joint, noise, weight, 3, expected[:1]) == expected
+    other = next(i for i in range(8) if i not in expected)
+    best = min((i for i in range(8) if i != other), key=lambda i: left([other, i]))
+    assert reduce_variance(joint, noise, weight, 2, [other]) == [other, best]
 
 
 def test_the_integrated_acquisition_measures_nothing_twice_and_stays_in_the_range(
@@ -120,3 +124,15 @@ def test_the_integrated_acquisition_measures_nothing_twice_and_stays_in_the_rang
     share = cost(space.encode([m.policy for m in measured])).bops / cost.baseline().bops
     assert (share >= 0.001).all()
     assert (share <= 0.02).all()
+
+
+def test_half_of_an_integrated_batch_is_what_the_ascent_would_choose(sampler, measuring):
+    it = sampler(acquisition="integrated")
+    fronts = []
+    front_of = it._front
+    it._front = lambda belief: fronts.append(front_of(belief)) or fronts[-1]
+    measured = it.run(measuring())
+    for number, front in enumerate(fronts, start=1):
+        ahead = {policy.key() for policy in it.space.decode(front)}
+        asked = [m.policy.key() for m in measured if m.round == number]
+        assert sum(key in ahead for key in asked[:2]) == 2

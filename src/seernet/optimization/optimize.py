@@ -51,8 +51,8 @@ def optimize(
             with one value is fixed.
         config: The `optimize` section.
         seed: Seed of the starts; the same inputs and seed give the same solution.
-        known: Discrete policies, `m x d`, whose neighbourhoods are searched too. Where doubt grows
-            away from measured policies, each of them is a hill that no ascent from afar may find.
+        known: Discrete policies, `m x d`, whose neighbourhoods are searched too. Variance is least
+            at measured policies: each is a hill that no ascent from afar may find.
 
     Returns:
         A policy that meets every limit exactly, with its posterior and costs.

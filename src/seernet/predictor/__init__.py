@@ -1,10 +1,9 @@
 """The accuracy predictor: from features of a policy to a posterior over its score.
 
 A short way through: `scaling` standardizes features and turns scores into log errors; `gp` and
-`ensemble` learn in those units; `reach` doubts what lies far from all rows; `fitting` holds the
-registry of families and turns their posterior back into score units; `validation` compares families
-on held-out rows; `storage` keeps a predictor in files. Features come from elsewhere: nothing here
-knows of policies or networks.
+`ensemble` learn in those units; `fitting` holds the registry of families and turns their posterior
+back into score units; `validation` compares families on held-out rows; `storage` keeps a predictor
+in files. Features come from elsewhere: nothing here knows of policies or networks.
 """
 
 from seernet.predictor.fitting import FAMILIES, FittedPredictor, fit

@@ -12,7 +12,6 @@ from seernet.config import PredictorConfig
 from seernet.errors import ArtifactError, ConfigError
 from seernet.predictor import ensemble, gp
 from seernet.predictor.interface import Core, Posterior, Predictor, single_thread
-from seernet.predictor.reach import Reach
 from seernet.predictor.scaling import Scaling, check_rows
 
 
@@ -32,12 +31,11 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class FittedPredictor:
-    """A family's fitted model with its scaling and reach; implements `Predictor`."""
+    """A family's fitted model with its scaling; implements `Predictor`."""
 
     family: str
     core: Core
     scaling: Scaling
-    reach: Reach
 
     @property
     def noise_variance(self) -> float:
@@ -56,20 +54,6 @@ class FittedPredictor:
         """
         moments = self.core.moments(self._inputs(features))
         return self.scaling.score_moments(moments, self.core.noise)
-
-    def cautious(self, features: Tensor) -> Posterior:
-        """Posterior with the doubt that grows away from the measured policies; see `reach`.
-
-        Args:
-            features: `n x f`; taken as float64.
-
-        Raises:
-            ArtifactError: If the number of columns is not the one it was fitted on.
-        """
-        inputs = self._inputs(features)
-        mean, variance = self.core.moments(inputs)
-        doubted = Posterior(mean, variance + self.reach.doubt(inputs))
-        return self.scaling.score_moments(doubted, self.core.noise)
 
     def predictive(self, features: Tensor) -> Posterior:
         """Mean and variance of one noisy measurement, at `n x f` features; see `bounded`."""
@@ -130,4 +114,4 @@ def fit(
     rows = scaling.inputs(features), scaling.targets(scores, soft)
     with single_thread(), torch.enable_grad():
         core = FAMILIES[family].fit(*rows, config, seed)
-    return FittedPredictor(family, core, scaling, Reach.of(rows[0]))
+    return FittedPredictor(family, core, scaling)

@@ -45,12 +45,8 @@ class Predictor(Protocol):
         """Posterior of the expected score; differentiable in `features` (`n x f`)."""
         ...
 
-    def cautious(self, features: Tensor) -> Posterior:
-        """The posterior for policies to rely on: more variance far from the measured ones."""
-        ...
-
     def predictive(self, features: Tensor) -> Posterior:
-        """The posterior's mean, with the variance of one noisy measurement."""
+        """The same mean, with the variance of one noisy measurement."""
         ...
 
     def covariance(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,9 @@ from torch import Tensor
 from seernet.errors import ArtifactError
 from seernet.predictor.fitting import FAMILIES, FittedPredictor
 from seernet.predictor.interface import Predictor, single_thread
-from seernet.predictor.reach import Reach
 from seernet.predictor.scaling import Scaling
 
-VERSION = 3
+VERSION = 4
 HEADER, NUMBERS = "predictor.json", "predictor.safetensors"
 
 
@@ -32,7 +31,6 @@ def save(predictor: Predictor, folder: Path) -> None:
         )
     tensors = {f"scaling.{name}": value for name, value in predictor.scaling.tensors().items()}
     tensors |= {f"core.{name}": value for name, value in predictor.core.tensors().items()}
-    tensors["reach.rows"] = predictor.reach.rows.clone()  # else shared with the core
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / NUMBERS)
     header = {"version": VERSION, "family": predictor.family}
@@ -60,10 +58,7 @@ def load(folder: Path) -> Predictor:
         with single_thread():
             core = family.restore(_part(tensors, "core."))
         return FittedPredictor(
-            header["family"],
-            core,
-            Scaling(**{f.name: scaling[f.name] for f in fields(Scaling)}),
-            Reach.of(tensors["reach.rows"]),
+            header["family"], core, Scaling(**{f.name: scaling[f.name] for f in fields(Scaling)})
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ArtifactError(

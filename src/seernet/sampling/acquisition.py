@@ -13,7 +13,7 @@ published code computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,9 @@ def gap(belief: Belief, u: Tensor) -> Tensor:
 ACQUISITIONS: dict[str, Acquisition] = {"frontier": frontier, "variance": variance, "gap": gap}
 
 
-def reduce_variance(joint: Tensor, noise: Tensor, weight: Tensor, count: int) -> list[int]:
+def reduce_variance(
+    joint: Tensor, noise: Tensor, weight: Tensor, count: int, first: Iterable[int] = ()
+) -> list[int]:
     """Choose the measurements that lower a weighted sum of variances most, one after the other.
 
     Measuring x lowers the variance at r by cov(r, x)^2 / (var(x) + noise(x)), whatever the outcome.
@@ -93,6 +95,7 @@ def reduce_variance(joint: Tensor, noise: Tensor, weight: Tensor, count: int) ->
         noise: Variance of a measurement of each, `m`.
         weight: How much the variance at each policy matters, `m`; not a number of times.
         count: How many to choose; a policy may be chosen once.
+        first: Indices of some that are chosen in any case, before the others.
 
     Returns:
         Indices, the most informative first.
@@ -102,11 +105,12 @@ def reduce_variance(joint: Tensor, noise: Tensor, weight: Tensor, count: int) ->
     """
     joint = joint.clone()
     chosen: list[int] = []
-    for _ in range(min(count, len(joint))):
+    wanted = list(first)
+    for place in range(min(count, len(joint))):
         total = joint.diagonal().clamp_min(0.0) + noise.clamp_min(1e-18)
         gain = (joint.square() * weight[:, None]).sum(dim=0) / total
         gain[chosen] = -1.0
-        best = int(gain.argmax())
+        best = wanted[place] if place < len(wanted) else int(gain.argmax())
         chosen.append(best)
         joint = joint - torch.outer(joint[:, best], joint[best]) / total[best]
     return chosen

@@ -28,7 +28,7 @@ _PROPOSALS = 1 << 20
 _FEWEST = 5
 _ANCHORS = 0.5  # of the initial design
 _FRONT = 24
-_FRONT_SHARE = 0.75  # of each batch, what the ascent would choose
+_FRONT_SHARES = {"integrated": 0.5, "frontier": 0.75}  # of each batch, what the ascent would choose
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SAME = 1e-9
 
@@ -136,11 +136,11 @@ class ActiveSampler:
     def propose(self, measured: Sequence[Measured], number: int) -> list[Policy]:
         """A full batch of policies worth measuring next, given those measured so far.
 
-        With the acquisition `integrated` the batch is the one that lowers the variance of random
-        policies and of the predicted front most. With `frontier`, most of it is what the ascent
-        would choose now, at costs that shift from round to round: where the predictor is too
-        optimistic it learns so before a budget relies on it. The others take the candidates that
-        they value most, spread over cost.
+        With the acquisitions `integrated` and `frontier`, a part of it is what the ascent would
+        choose now, at costs that shift from round to round: where the predictor is too optimistic
+        it learns so before a budget relies on it. With `integrated` the others are those that, with
+        these, lower the variance of random policies and of the predicted front most; with the other
+        acquisitions, the candidates that they value most, spread over cost.
         """
         known = self.space.encode([m.policy for m in measured])
         first = _PROPOSALS + number * self.config.population
@@ -150,17 +150,15 @@ class ActiveSampler:
         chosen = known[:0]
         if self.config.acquisition == "integrated":
             belief = Belief(self._fit(measured, known), self.features, self.design.cost)
-            return self.space.decode(self._most_informative(belief, population, known))
+            batch = self._most_informative(belief, population, known, number)
+            return self.space.decode(batch)
         if self.config.acquisition == "random":
             values = torch.ones(len(population), dtype=torch.float64)
         else:
             belief = Belief(self._fit(measured, known), self.features, self.design.cost)
             acquisition = ACQUISITIONS[self.config.acquisition]
             front = self._front(belief)
-            if self.config.acquisition == "frontier":
-                chosen = _new(
-                    _spread_over(front, round(self.config.batch * _FRONT_SHARE), number), known
-                )
+            chosen = self._of_front(front, known, number)
             population = evolution.run(
                 lambda u: acquisition(belief, u), torch.cat([front, population])
             )
@@ -170,21 +168,30 @@ class ActiveSampler:
         rest = diverse(population, values, niche, known, self.config.batch - len(chosen))
         return self.space.decode(torch.cat([chosen, rest]))
 
-    def _most_informative(self, belief: Belief, population: Tensor, known: Tensor) -> Tensor:
-        """A batch that teaches most about random policies and about the predicted front.
+    def _most_informative(
+        self, belief: Belief, population: Tensor, known: Tensor, number: int
+    ) -> Tensor:
+        """Some of the predicted front, and what then teaches most about random policies and it.
 
         Half of the weight lies on the policies spread over cost, half on those of the front.
         """
         front = self._front(belief)
-        points = torch.cat([_new(front, known), population])
+        chosen = self._of_front(front, known, number)
+        ahead = torch.cat([chosen, _new(front, torch.cat([known, chosen]))])
+        points = torch.cat([ahead, population])
         weight = torch.full((len(points),), 0.5 / len(population), dtype=torch.float64)
-        ahead = len(points) - len(population)
-        weight[:ahead] = 0.5 / max(ahead, 1)
+        weight[: len(ahead)] = 0.5 / max(len(ahead), 1)
         fresh = torch.cdist(points, known).amin(dim=1) > _SAME
         with torch.no_grad():
             joint, noise = belief.predictor.covariance(self.features(points))
         joint[:, ~fresh] = 0.0  # nothing is learned from measuring those again
-        return points[reduce_variance(joint, noise, weight, self.config.batch)]
+        picks = reduce_variance(joint, noise, weight, self.config.batch, range(len(chosen)))
+        return points[picks]
+
+    def _of_front(self, front: Tensor, known: Tensor, number: int) -> Tensor:
+        """Those of the front that this round measures: new ones, spread over cost."""
+        count = round(self.config.batch * _FRONT_SHARES.get(self.config.acquisition, 0.0))
+        return _new(_spread_over(front, count, number), known)
 
     def _front(self, belief: Belief) -> Tensor:
         """The best predicted policies all over the cost range, `_FRONT x d`, from the ascent.
