@@ -110,10 +110,10 @@ check-remote: env ## see that the remote holds every output whole
 
 # --- checks ---
 
-# Two processes, a thread in each; pipeline tests that share a workspace keep together.
+# Two processes, a thread in each; the pipeline tests of a file share a workspace.
 test: env lint ## all checks and all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not pipeline and not slow' -n 2
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'pipeline and not slow' -n 2 --dist loadgroup --durations 15
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'pipeline and not slow' -n 2 --dist loadfile --durations 15
 
 lint: env ## formatting, lint rules, types, import layers, licences
 	@$(BIN)/ruff format --check .

@@ -88,15 +88,6 @@ class Workspace:
         return (self.folder / "dvc.lock").read_text(encoding="utf-8")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the marks in this same hook
-def pytest_collection_modifyitems(items):
-    """Tests that share a workspace run in one process; `--dist loadgroup` spreads the others."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            group = "finished" if "finished" in item.fixturenames else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def new_workspace():
     """The class, for workspaces with parameters of their own."""
