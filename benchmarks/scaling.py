@@ -33,6 +33,7 @@ from seernet.evaluation import EvaluationSpec, Measurer
 from seernet.graph import NetworkGraph
 from seernet.parallel import LocalExecutor
 from seernet.policy import Policy, SearchSpace
+from seernet.progress import bar
 from seernet.sampling import SpreadDesign
 from seernet.store import Store
 
@@ -67,9 +68,11 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         space = SearchSpace(NetworkGraph.load(spec.baseline / "graph.json"), SpaceConfig())
         design = SpreadDesign(space, COST_RANGE, 0)
         policies = space.decode(design.draw_many(0, arguments.policies))
-        for _ in range(arguments.repetitions):
-            for workers in arguments.workers:
-                rates[workers].append(rate(spec, policies, workers))
+        with bar(arguments.repetitions * len(arguments.workers), "timing", "leg") as shown:
+            for _ in range(arguments.repetitions):
+                for workers in arguments.workers:
+                    rates[workers].append(rate(spec, policies, workers))
+                    shown.update()
     first, *_ = arguments.workers
     efficiency = {
         workers: [
