@@ -14,9 +14,12 @@ import sys
 import numpy as np
 import onnxruntime
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 image = np.load(sys.argv[2])
-image = image.reshape(*image.shape[:2], -1)  # gray images may come without their one channel
+if image.ndim == 2:
+    image = image[..., None]  # gray images may come without their one channel
 wanted = session.get_inputs()[0].shape[1:]
 if list(image.shape) != wanted or image.dtype != np.uint8:
     sys.exit(f"this network takes uint8 images of {wanted}, not {image.dtype} {image.shape}")

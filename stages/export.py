@@ -42,7 +42,7 @@ def main() -> None:
     shipped = Shipped.of(params.model, policy, graph, dataset.info)
     folder = artifacts.EXPORTED / budget
     save(folder, network, shipped)
-    packed = load_packed(folder)
+    packed = load_packed(folder, trust_code=True)
     metrics: dict[str, Any] = {
         "budget": budget,
         "metric": finetuned["metric"],

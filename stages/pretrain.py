@@ -1,9 +1,11 @@
 """Stage `pretrain`: train the baseline, or load a checkpoint or published weights, and trace it."""
 
 import logging
+from collections import defaultdict
 from contextlib import nullcontext
 
 import torch
+from torch import nn
 
 from seernet import artifacts
 from seernet.config import Params, load
@@ -40,6 +42,7 @@ def pretrain(params: Params, team: Team) -> None:
         model = build(params.model, len(info.classes), info.input_shape, info.task)
     graph = trace(model, info.input_shape, len(info.classes))
     name_what_stays_whole(graph)
+    name_what_is_tied(model)
     cost = CostModel(checked_space(graph, params)).baseline()
     model.to(params.device)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
@@ -87,6 +90,19 @@ def name_what_stays_whole(graph: NetworkGraph) -> None:
             logger.warning("no channels are pruned, only bit-widths are searched: %s", reason)
         else:
             logger.warning("channels of %s are not pruned: %s", name, reason)
+
+
+def name_what_is_tied(model: nn.Module) -> None:
+    """Tell the user which weights layers share, since compression lets each have its own."""
+    names = defaultdict(list)
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        names[id(weight)].append(name)
+    for tied in names.values():
+        if len(tied) > 1:
+            logger.warning(
+                "%s are one tensor: each counts in costs, and they part when compressed.",
+                ", ".join(tied),
+            )
 
 
 if __name__ == "__main__":

@@ -186,7 +186,8 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise ArtifactError(
                 f"the store {self.path} cannot be used ({error}); if its disk is full, make room; "
-                "if it is damaged, move it away and run again."
+                "if it is damaged, save what can be read (`sqlite3 FILE .recover`), or move it "
+                "away, and run again."
             ) from error
 
 

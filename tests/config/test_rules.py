@@ -17,6 +17,8 @@ from seernet.errors import ConfigError
         ),
         ("pruning_step: 0.125", "pruning_step: 0.8", ["space.pruning_step", "0.8", "0.75"]),
         ("  batch: 8", "  batch: 129", ["sample.batch", "129", "sample.population", "128"]),
+        ("name: digits", "name: digit-scenes", ["data.crop_padding", "1", "data.name"]),
+        ("name: digits", "name: voc\n  path: a", ["data.crop_padding", "1", "data.name: voc"]),
         ("initial: 24", "initial: 4", ["sample.evaluations", "sample.initial", "at least 5"]),
         ("folds: 5", "folds: 65", ["predictor.folds", "65", "sample.evaluations", "64"]),
     ],

@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import signal
+import sqlite3
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +88,14 @@ def test_records_know_what_they_are_of(spec, store, policies, asked):
     Measurer(spec, older, Executor())(policies[:1])
     assert [found.context for found in older.rows()] == [row.context]
     assert len(asked) == 1
+
+
+def test_a_record_that_is_no_measurement_is_refused(spec, store, policies, asked):
+    Measurer(spec, store, Executor())(policies[:1])
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("UPDATE records SET record = '{\"value\": 7}'")
+    with pytest.raises(ArtifactError, match="no measurement"):
+        Measurer(spec, store, Executor())(policies[:1])
 
 
 def test_equal_policies_are_measured_once(spec, store, policies, asked):

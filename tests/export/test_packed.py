@@ -10,7 +10,7 @@ import seernet
 from seernet.compression import compress, count
 from seernet.config import ModelConfig, SpaceConfig
 from seernet.data import DatasetInfo
-from seernet.errors import ArtifactError
+from seernet.errors import ArtifactError, ModelError
 from seernet.export import MODEL, TENSORS, Shipped, save
 from seernet.models import build, trace
 from seernet.policy import SearchSpace
@@ -91,7 +91,9 @@ def test_loading_draws_nothing_from_the_global_generator(shipped):
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("damage", ["no tensors", "no document", "version", "cut off", "part"])
+@pytest.mark.parametrize(
+    "damage", ["no tensors", "no document", "version", "cut off", "flipped", "part"]
+)
 def test_damaged_folder_is_refused(shipped, damage):
     folder, _, _ = shipped
     document = json.loads((folder / MODEL).read_text(encoding="utf-8"))
@@ -101,6 +103,10 @@ def test_damaged_folder_is_refused(shipped, damage):
         (folder / MODEL).unlink()
     elif damage == "cut off":
         (folder / TENSORS).write_bytes((folder / TENSORS).read_bytes()[:-50])
+    elif damage == "flipped":
+        content = bytearray((folder / TENSORS).read_bytes())
+        content[-100] ^= 1
+        (folder / TENSORS).write_bytes(content)
     else:
         if damage == "version":
             document["version"] = 99
@@ -109,6 +115,37 @@ def test_damaged_folder_is_refused(shipped, damage):
         (folder / MODEL).write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(ArtifactError, match="does not hold a packed network"):
         seernet.load(folder)
+
+
+def test_code_that_a_folder_names_runs_only_if_it_is_trusted(shipped, tmp_path, monkeypatch):
+    """A folder of someone else's is data; who wants its network's code to run says so."""
+    folder, _, _ = shipped
+    document = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    task, side = CASES[document["model"]["name"]]
+    (tmp_path / "theirs.py").write_text(f"""
+from pathlib import Path
+from seernet.config import ModelConfig
+from seernet.models import build
+
+def make(num_classes, width):
+    Path("ran").touch()
+    config = ModelConfig(name="{document["model"]["name"]}", arguments={{"width": width}})
+    model = build(config, num_classes, (3, {side}, {side}), "{task}")
+    return getattr(model, "model", model)
+""")
+    monkeypatch.chdir(tmp_path)
+    document["model"]["name"] = "theirs.py:make"
+    (folder / MODEL).write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ModelError, match="trust_code=True"):
+        seernet.load(folder)
+    assert not (tmp_path / "ran").exists()
+    assert seernet.load(folder, trust_code=True).shipped.task == task
+    assert (tmp_path / "ran").exists()
+
+
+def test_files_are_as_readable_as_any_new_file(shipped):
+    folder, _, _ = shipped
+    assert (folder / TENSORS).stat().st_mode == (folder / MODEL).stat().st_mode
 
 
 def test_package_has_nothing_else():

@@ -26,7 +26,8 @@ torch.save(get_model(sys.argv[1], num_classes=int(sys.argv[2])).state_dict(), sy
 """
 SMALL = {
     "data": {"workers": 0, "search_fraction": 0.25},
-    "sample": {"evaluations": 5, "initial": 5, "batch": 2, "population": 16, "workers": 2},
+    "space": {"pruning_step": 0.25, "weight_bits": [2, 4, 8], "act_bits": [2, 4, 8]},
+    "sample": {"evaluations": 5, "initial": 5, "batch": 2, "population": 16, "workers": 1},
     "evaluation": {"steps": 1, "batch_size": 4, "calibration_images": 2, "threads": 1},
     "predictor": {"folds": 2, "members": 2, "iterations": 20},
     "optimize": {"starts": 8, "iterations": 10},
@@ -65,7 +66,7 @@ def test_preset_reaches_the_report(new_workspace, tmp_path, name):
     document["budgets"] = {"small": {"bops_ratio": 0.02}}
     document["pretrain"] |= {"batch_size": 4, "threads": 1}
     document["sample"]["evaluation"] |= SMALL["evaluation"]
-    for section in ("data", "sample", "predictor", "optimize", "finetune", "report"):
+    for section in ("data", "space", "sample", "predictor", "optimize", "finetune", "report"):
         document[section] |= SMALL[section]
     workspace.params.write_text(yaml.safe_dump(document), encoding="utf-8")
     draw_tree(tmp_path / "data/raw/imagenet")

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
+from seernet.config import SpaceConfig
 from seernet.errors import ConfigError
+from seernet.models import trace
+from seernet.policy import SearchSpace
 from seernet.sampling import SpreadDesign
 
 
@@ -48,3 +52,17 @@ def test_a_range_beyond_the_space_is_refused(space):
 def test_a_range_that_holds_no_discrete_policy_is_refused(space):
     with pytest.raises(ConfigError, match="widen the range"):
         SpreadDesign(space, (0.01, 0.01 * (1 + 1e-12)), seed=0).draw(0)
+
+
+def test_a_coarse_space_is_drawn_from_up_to_the_ends_of_its_range():
+    """Near an end rounding may leave the range; what lies inside is taken, wherever it aimed."""
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
+    )
+    config = SpaceConfig(
+        max_pruning_ratio=0.5, pruning_step=0.25, weight_bits=[2, 4, 8], act_bits=[2, 4, 8]
+    )
+    space = SearchSpace(trace(network.eval(), (3, 16, 16), 3), config)
+    design = SpreadDesign(space, (0.008, 0.06), seed=0)
+    assert bool(design.inside(design.draw_many(0, 64)).all())

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 
 FEWEST = 5
+_BOXES = ("digit-scenes", "voc", "voc2007", "voc2012", "coco")
 
 
 def broken_rules(params: Params) -> Iterator[str]:
@@ -24,6 +25,8 @@ def broken_rules(params: Params) -> Iterator[str]:
     data, model, space, sample = params.data, params.model, params.space, params.sample
     if data.name in ("imagefolder", "voc", "coco") and data.path is None:
         yield f"`data.path` is missing, and `data.name: {data.name}` needs it; name the folder"
+    if data.name in _BOXES:
+        yield from _unused_with_boxes(params)
     if (data.mean is None) != (data.std is None):
         yield "`data.mean` and `data.std` belong together; give both, or neither"
     if model.weights is not None and model.checkpoint is not None:
@@ -55,3 +58,14 @@ def broken_rules(params: Params) -> Iterator[str]:
             f"budget `{timed[0]}` limits latency, and `latency.table` is `none`; set it to "
             "`measure`, or to the file of another machine"
         )
+
+
+def _unused_with_boxes(params: Params) -> Iterator[str]:
+    trainings = {"pretrain": params.pretrain, "finetune": params.finetune}
+    values = {f"{name}.label_smoothing": t.label_smoothing for name, t in trainings.items()}
+    for key, value in {"data.crop_padding": params.data.crop_padding, **values}.items():
+        if value:
+            yield (
+                f"`{key}` ({value}) is for images with one label, and `data.name: "
+                f"{params.data.name}` has boxes; remove it"
+            )

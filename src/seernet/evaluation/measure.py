@@ -11,7 +11,7 @@ from dataclasses import asdict
 from threading import Lock
 from typing import Any, TypeVar
 
-from seernet.errors import SeerNetError, WorkerError
+from seernet.errors import ArtifactError, SeerNetError, WorkerError
 from seernet.evaluation.evaluator import (
     Divergence,
     Evaluation,
@@ -129,7 +129,13 @@ class Measurer:
         kind: type[Result],
         died: Callable[[WorkerError], Result],
     ) -> list[Result]:
-        found = {key: kind(**record) for key, record in self._store.get(keys).items()}
+        try:
+            found = {key: kind(**record) for key, record in self._store.get(keys).items()}
+        except TypeError as error:
+            raise ArtifactError(
+                f"the store {self._store.path} holds a record that is no measurement ({error}); "
+                "`make store-verify` names it."
+            ) from error
         if found:
             self._store.claim(found, self._context)
         known = sum(key in found for key in keys)

@@ -7,6 +7,7 @@ neither the pipeline nor the baseline: only, for a network of one's own, the cod
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from seernet.compression import build_compressed, kept_channels, pack, signs, unpack
 from seernet.config import ModelConfig
 from seernet.data import DatasetInfo
-from seernet.errors import ArtifactError
+from seernet.errors import ArtifactError, ModelError
 from seernet.graph import NetworkGraph
 from seernet.models import build
 from seernet.policy import Policy
@@ -102,17 +104,22 @@ def save(folder: Path, network: nn.Module, shipped: Shipped) -> None:
         shipped: What it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(pack(network, shipped.graph.input_shape), folder / TENSORS)
-    document = {**shipped.to_dict(), "signed": signs(network)}
+    tensors = to_bytes(pack(network, shipped.graph.input_shape))
+    # Not by safetensors' own writer, whose files none but their owner may read.
+    (folder / TENSORS).write_bytes(tensors)
+    digest = hashlib.sha256(tensors).hexdigest()
+    document = {**shipped.to_dict(), "signed": signs(network), "sha256": digest}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     (folder / MODEL).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: str | Path) -> nn.Module:
+def load(folder: str | Path, *, trust_code: bool = False) -> nn.Module:
     """Read what `save` wrote.
 
     Args:
         folder: The folder.
+        trust_code: Whether a function that the folder names may be run, which a network that is
+            neither ours nor torchvision's is built by: that of the working folder, or importable.
 
     Returns:
         The network, in eval mode, on the CPU. Its attribute `shipped` says what it is: images,
@@ -120,19 +127,29 @@ def load(folder: str | Path) -> nn.Module:
 
     Raises:
         ArtifactError: If a file is missing or damaged.
-        ModelError: If a network of one's own cannot be built.
+        ModelError: If a network of one's own is not to be built, or cannot be.
     """
     folder = Path(folder)
     try:
         document = json.loads((folder / MODEL).read_text(encoding="utf-8"))
         shipped = Shipped.from_dict(document)
         signed = {str(name): bool(flag) for name, flag in document["signed"].items()}
-        tensors = load_file(folder / TENSORS)
+        content = (folder / TENSORS).read_bytes()
+        # Folders of before this was written go without.
+        if document.get("sha256", digest := hashlib.sha256(content).hexdigest()) != digest:
+            raise ValueError(f"{TENSORS} is not what was written")
+        tensors = read_tensors(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ArtifactError(
             f"{folder} does not hold a packed network ({error!r:.200}); it needs {MODEL} and "
             f"{TENSORS} as they were written."
         ) from error
+    name = shipped.model.name
+    if ":" in name and not name.startswith("torchvision:") and not trust_code:
+        raise ModelError(
+            f"{folder} holds a network that the function {name!r} builds; if you trust that code, "
+            "and it is in the working folder or installed, say `load(folder, trust_code=True)`."
+        )
     shape = shipped.graph.input_shape
     with torch.random.fork_rng(devices=[]):
         model = build(shipped.model, len(shipped.classes), shape, shipped.task).eval()

@@ -109,16 +109,20 @@ class SpreadDesign:
         return torch.sigmoid(profiles + low[:, None])
 
     def _nearest(self, generator: torch.Generator, target: float) -> Tensor:
-        """A narrow range can be missed by rounding: the best of many tries, or an error."""
-        profiles = torch.stack([self._profile(generator) for _ in range(_ATTEMPTS)])
-        targets = torch.full((_ATTEMPTS,), target, dtype=torch.float64)
-        points = self.space.round(self._shifted(profiles, targets))
-        bops = self.cost(points).bops
-        misfit = (bops.log() - math.log(target)).abs()
-        misfit[~self.inside(points)] = torch.inf
-        if not bool(misfit.isfinite().any()):
-            raise ConfigError(
-                "no policy with a cost inside sample.cost_range was found in "
-                f"{2 * _ATTEMPTS} tries; widen the range, or refine the space."
-            )
-        return points[int(misfit.argmin())]
+        """Rounding can miss a narrow range, or its ends: the best of many tries, or an error.
+
+        Where none that aims at the target comes to lie inside, others aim all over the range.
+        """
+        places = torch.linspace(0.0, 1.0, _ATTEMPTS, dtype=torch.float64)
+        everywhere = self.low * (self.high / self.low) ** places
+        for aims in (torch.full_like(everywhere, target), everywhere):
+            profiles = torch.stack([self._profile(generator) for _ in range(_ATTEMPTS)])
+            points = self.space.round(self._shifted(profiles, aims))
+            misfit = (self.cost(points).bops.log() - math.log(target)).abs()
+            misfit[~self.inside(points)] = torch.inf
+            if bool(misfit.isfinite().any()):
+                return points[int(misfit.argmin())]
+        raise ConfigError(
+            "no policy with a cost inside sample.cost_range was found in "
+            f"{3 * _ATTEMPTS} tries; widen the range, or refine the space."
+        )
