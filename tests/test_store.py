@@ -38,7 +38,7 @@ def test_first_record_wins(path):
 def test_damaged_file_is_an_error_with_a_remedy(path, content):
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"cannot be used .* move it away and run again"):
+    with pytest.raises(ArtifactError, match=r"cannot be used .* move it away, and run again"):
         Store(path)
 
 
@@ -221,7 +221,7 @@ def test_store_of_an_unknown_version_is_refused_and_left_alone(path):
         connection.execute("CREATE TABLE records (id INTEGER PRIMARY KEY, payload BLOB)")
     with pytest.raises(ArtifactError, match=r"cannot be used \(no such column: record\)"):
         Store(path).get(["a"])
-    with pytest.raises(ArtifactError, match=r"cannot be used .* move it away and run again"):
+    with pytest.raises(ArtifactError, match=r"cannot be used .* move it away, and run again"):
         Store(path).put("a", {"score": 0.5})
     with closing(sqlite3.connect(path)) as connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(records)")]
