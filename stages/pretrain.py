@@ -95,8 +95,9 @@ def name_what_stays_whole(graph: NetworkGraph) -> None:
 def name_what_is_tied(model: nn.Module) -> None:
     """Tell the user which weights layers share, since compression lets each have its own."""
     names = defaultdict(list)
-    for name, weight in model.named_parameters(remove_duplicate=False):
-        names[id(weight)].append(name)
+    for layer, module in model.named_modules():
+        for name, weight in module.named_parameters(layer, recurse=False):
+            names[id(weight)].append(name)
     for tied in names.values():
         if len(tied) > 1:
             logger.warning(

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from ruamel.yaml import YAML
+from torch import nn
 
 from seernet.config import SpaceConfig, load
 from seernet.errors import ArtifactError, ConfigError, SeerNetError
@@ -165,6 +166,17 @@ def uniform_search(stage, *results):
     )
     space = SimpleNamespace(decode=lambda _: [POLICY] * len(results))
     return module.best_uniform(stage.params, SimpleNamespace(space=space), ())
+
+
+def test_weights_that_two_layers_share_are_named_but_not_those_of_a_layer_used_twice(stage, caplog):
+    pretrain = stage.script("pretrain")
+    layer, other, third = (nn.Linear(4, 4) for _ in range(3))
+    pretrain.name_what_is_tied(nn.Sequential(layer, nn.ReLU(), layer, other))
+    assert not caplog.records
+    third.weight = other.weight
+    pretrain.name_what_is_tied(nn.Sequential(layer, other, third))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("1.weight, 2.weight are one tensor")
 
 
 def test_uniform_search_without_memory_chooses_nothing(stage):
