@@ -1,8 +1,8 @@
 """Keep a finished run of the pipeline under `docs/results/NAME/`.
 
 Copied are parameters, lock, tables, metrics, figures and the baseline; written are the wall time of
-every stage, what machine it was, and the finetuned networks, bit-packed. Run it where the pipeline
-ran.
+every stage, what machine it was, the finetuned networks, bit-packed, and of detectors what they
+find in five test images. Run it where the pipeline ran.
 
     cp presets/cifar10-resnet20.yaml params.yaml && dvc repro
     python benchmarks/record.py cifar10-resnet20
@@ -22,11 +22,13 @@ from typing import Any
 import pandas as pd
 import torch
 import torchvision
+from _detections import draw_detections
 from _shared import ROOT, markdown
+from torch import nn
 
 from seernet import artifacts
 from seernet.config import Params, load
-from seernet.data import DatasetInfo
+from seernet.data import Dataset, DatasetInfo
 from seernet.device import resolve
 from seernet.evaluation import load_baseline, read_network
 from seernet.export import Shipped, save
@@ -72,17 +74,23 @@ def timings() -> pd.DataFrame:
     return groups.agg(seconds=("seconds", "sum"), tries=("seconds", "size")).reset_index()
 
 
-def networks(params: Params, folder: Path) -> None:
-    """Pack every finetuned network into a folder of its own."""
-    info = DatasetInfo.load(artifacts.PREPARED)
+def networks(params: Params, info: DatasetInfo, folder: Path) -> dict[str, nn.Module]:
+    """Pack every finetuned network into a folder of its own.
+
+    Returns:
+        The baseline, and the first network of each budget.
+    """
     graph = NetworkGraph.load(artifacts.GRAPH)
     baseline = load_baseline(artifacts.BASELINE, params.model, info)
+    found = {"baseline": baseline}
     for budget in params.budgets:
         for file in sorted((artifacts.FINETUNED / budget).glob("seed-*.safetensors")):
             network, policy = read_network(file, baseline, graph)
+            found.setdefault(budget, network)
             save(
                 folder / budget / file.stem, network, Shipped.of(params.model, policy, graph, info)
             )
+    return found
 
 
 def render(name: str, times: pd.DataFrame, what: dict[str, Any], params: Params) -> str:
@@ -137,7 +145,10 @@ def main() -> None:
     times, what = timings(), machine()
     times.to_csv(folder / "timings.csv", index=False, lineterminator="\n")
     (folder / "machine.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
-    networks(params, folder / "networks")
+    dataset = Dataset.open(artifacts.PREPARED, torch.device("cpu"), 0)
+    found = networks(params, dataset.info, folder / "networks")
+    if dataset.info.task == "detection":
+        draw_detections(dataset, found, folder / "figures" / "detections.png")
     shutil.copy2(artifacts.BASELINE / "model.safetensors", folder / "baseline.safetensors")
     text = render(name, times, what, params)
     (folder / "README.md").write_text(text, encoding="utf-8")

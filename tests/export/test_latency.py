@@ -1,6 +1,7 @@
 """Layers are timed as networks run them; what is timed becomes a table that fits the network."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from seernet.config import ModelConfig, SpaceConfig
 from seernet.export import Shipped
 from seernet.export.clock import Clock
 from seernet.export.latency import calibrate, measure, time_layers, time_networks
-from seernet.export.layers import Shape, layer_model, shapes
+from seernet.export.layers import Clip, Part, Shape, clip_model, layer_model, shapes
 from seernet.export.onnx_file import Kernels, kernels, session
 from seernet.graph import ChannelGroup, Layer, NetworkGraph
 from seernet.models import build, trace
@@ -45,9 +46,12 @@ def small() -> tuple[nn.Module, NetworkGraph]:
     return model, trace(model, (3, 8, 8), 2)
 
 
+@pytest.mark.parametrize("wide", [False, True], ids=["int8", "uint8"])
 @pytest.mark.parametrize("shape", [PLAIN, DEEP, LINEAR], ids=["plain", "deep", "linear"])
-def test_a_layer_runs_in_one_integer_kernel_for_each_copy(shape, tmp_path):
-    model = layer_model(shape, 3)
+def test_a_layer_runs_in_one_integer_kernel_for_each_copy(shape, wide, tmp_path):
+    model = layer_model(replace(shape, wide=wide), 3)
+    kinds = {t.data_type for t in model.graph.initializer if t.name.startswith("weight_0")}
+    assert kinds == {onnx.TensorProto.UINT8 if wide else onnx.TensorProto.INT8}
     onnx.checker.check_model(model, full_check=True)
     run = session(model.SerializeToString(), 1)
     image = np.zeros(shape.given, dtype=np.uint8)
@@ -59,6 +63,16 @@ def test_a_layer_runs_in_one_integer_kernel_for_each_copy(shape, tmp_path):
         onnx.save(model, path)
         assert kernels(path) == Kernels(3, 0, 0, 0)
         assert outputs[0].dtype == np.uint8
+
+
+def test_clips_run_on_bytes_each_for_itself(tmp_path):
+    model = clip_model(Clip((1, 4, 6, 3)), 3)
+    onnx.checker.check_model(model, full_check=True)
+    outputs = session(model.SerializeToString(), 1).run(
+        None, {"input": np.full((1, 4, 6, 3), 255, dtype=np.uint8)}
+    )
+    assert [int(output.max()) for output in outputs] == [15, 16, 17]
+    assert {output.dtype for output in outputs} == {np.dtype(np.uint8)}
 
 
 def test_output_has_the_size_that_torch_gives():
@@ -103,19 +117,24 @@ def test_kept_features_are_those_that_policies_reach():
 def test_equal_shapes_are_timed_once_and_calls_add_up(small):
     model, graph = small
     space = SearchSpace(graph, SpaceConfig(max_pruning_ratio=0.5, pruning_step=0.5))
-    timed: list[Shape] = []
+    timed: list[Part] = []
 
-    def timer(shape: Shape) -> float:
-        timed.append(shape)
-        return float(shape.inputs * shape.outputs * np.prod(shape.size))
+    def timer(one: Part) -> float:
+        timed.append(one)
+        if isinstance(one, Clip):
+            return float(np.prod(one.given))
+        return float(one.inputs * one.outputs * np.prod(one.size)) * (3 if one.wide else 1)
 
     found = time_layers(shapes(model, graph), space, timer)
-    assert len(timed) == len(set(timed)) == 2 + 2 * 2 + 2
+    shapes_timed, clips_timed = 2 * (2 + 2 * 2 + 2), 1 + 2 + 1
+    assert len(timed) == len(set(timed)) == shapes_timed + clips_timed
     assert found["first"].macs == 3 * 8 * 9 * 64
     assert found["first"].ms == ((3 * 4 * 64.0, 3 * 8 * 64.0),)
     assert found["deep"].inputs == (8,)
     assert found["deep"].ms == ((16.0 * 80, 64.0 * 80),)
     assert found["head"].ms == ((4 * 2.0,), (8 * 2.0,))
+    assert found["head"].wide_ms == ((3 * 4 * 2.0,), (3 * 8 * 2.0,))
+    assert found["deep"].clip_ms == 8 * (8 * 8 + 4 * 4)
 
 
 def test_calibration_finds_what_networks_add_to_their_layers():
@@ -149,7 +168,7 @@ def test_of_a_detector_the_choice_among_boxes_is_not_timed():
     shipped = Shipped(config, policy, graph, "detection", names, (0.0,) * 3, (1.0,) * 3)
     clock = Keeping()
     assert time_networks([network], shipped, clock) == [1.0]
-    (file,) = clock.files
+    (file,) = set(clock.files)
     kinds = {node.op_type for node in onnx.load_from_string(file).graph.node}
     assert "Conv" in kinds and "NonMaxSuppression" not in kinds
 

@@ -283,7 +283,7 @@ def test_a_latency_table_of_another_machine_is_checked_and_taken_over(stage):
     Path("models/baseline").mkdir(parents=True)
     graph.save(Path("models/baseline/graph.json"))
     table = LatencyTable(
-        "a device", 1.0, 0.1, 1.0, 0.0, {"fc": LayerTimes((4,), (2,), 8, ((0.5,),))}
+        "a device", 1.0, 0.1, 1.0, 0.0, {"fc": LayerTimes((4,), (2,), 8, ((0.5,),), ((0.5,),), 0.1)}
     )
     table.save(Path("brought.json"))
     module = stage.script("latency")

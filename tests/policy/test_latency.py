@@ -23,12 +23,15 @@ from seernet.policy import (
 from seernet.policy.latency import NONE
 
 SPACE = SpaceConfig(max_pruning_ratio=0.75, pruning_step=0.25)  # 2, 4, 6, 8 and 1 to 4 channels
+ODD = ((1.0, 9.0, 9.0, 2.0),)  # milliseconds
+SLOW = ((60.0, 60.0, 60.0, 1.0),)
 
 
 def times(inputs: tuple[int, ...], outputs: tuple[int, ...], macs: int) -> LayerTimes:
-    """A layer whose time is inputs x outputs."""
+    """A layer whose time is inputs x outputs, at 8 and 8 bits 1.5 times that; a clip is inputs."""
     rows = tuple(tuple(float(i * o) for o in outputs) for i in inputs)
-    return LayerTimes(inputs, outputs, macs, rows)
+    wide = tuple(tuple(1.5 * ms for ms in row) for row in rows)
+    return LayerTimes(inputs, outputs, macs, rows, wide, float(inputs[-1]))
 
 
 @pytest.fixture
@@ -49,14 +52,16 @@ def cost(hand: NetworkGraph, table: LatencyTable) -> CostModel:
 
 
 def latency(cost: CostModel, first: float, point: float) -> float:
-    """By hand, for kept channels of the two groups."""
-    layers = 3 * first + 8 * first + first * point + 2 * point
+    """By hand, for kept channels of the two groups; the first and last layer have 8 bits."""
+    deep, wide = 8 * first + first * point, 1.5 * (3 * first + 2 * point)
+    clips = first + first
+    layers = deep + wide + clips
     return 1.0 + 2.0 * layers + 0.1 * (16 * first + 16 * first + 16 * point + 2)
 
 
 def at(cost: CostModel, first: float, point: float) -> torch.Tensor:
-    """A relaxed policy with these kept channels."""
-    u = torch.ones(1, cost.space.dimension, dtype=torch.float64)
+    """A relaxed policy with these kept channels, and low bits."""
+    u = torch.zeros(1, cost.space.dimension, dtype=torch.float64)
     u[0, 0], u[0, 1] = (first - 2) / 6, (point - 1) / 3
     return u
 
@@ -68,21 +73,33 @@ def test_layers_fixed_time_and_values_add_up(cost: CostModel, first: float, poin
     )
 
 
-def test_bits_do_not_count(cost: CostModel) -> None:
-    u = at(cost, 4, 4).repeat(2, 1)
-    u[1, 2:] = 0.0
-    one, other = cost(u).latency_ms.tolist()
-    assert one == other
+def test_bits_count_in_clips_and_where_weights_and_input_both_have_eight(cost: CostModel) -> None:
+    column = {(c.kind, c.name): i for i, c in enumerate(cost.space.coordinates)}
+    weights, inputs = (column[kind, "deep"] for kind in ("weight_bits", "act_bits"))
+    u = at(cost, 4, 4).repeat(4, 1)
+    u[1, weights] = u[2, inputs] = u[3, weights] = u[3, inputs] = 1.0
+    low, heavy, exact, both = cost(u).latency_ms.tolist()
+    assert low == heavy
+    assert exact == pytest.approx(low - 2.0 * 4)  # no clip
+    assert both == pytest.approx(exact + 2.0 * 0.5 * 8 * 4)
 
 
 def test_there_is_a_gradient(cost: CostModel) -> None:
     u = at(cost, 5.0, 2.0).requires_grad_()
     cost(u).latency_ms.sum().backward()
     assert u.grad is not None
-    # d/d(first) = 2 (3 + 8 + point) + 3.2, over a range of 6 channels; bits have none
-    assert u.grad[0, 0].item() == pytest.approx(6 * (2 * 13 + 3.2))
-    assert u.grad[0, 1].item() == pytest.approx(3 * (2 * 7 + 1.6))
+    # d/d(first) = 2 (1.5 x 3 + 8 + point + 2) + 3.2, over a range of 6 channels; low bits have none
+    assert u.grad[0, 0].item() == pytest.approx(6 * (2 * 16.5 + 3.2))
+    assert u.grad[0, 1].item() == pytest.approx(3 * (2 * (5.0 + 1.5 * 2) + 1.6))
     assert not u.grad[0, 2:].any()
+
+
+def test_between_seven_and_eight_bits_there_is_a_gradient(cost: CostModel) -> None:
+    u = at(cost, 8.0, 4.0)
+    u[0, 2:] = 0.95
+    u.requires_grad_()
+    cost(u).latency_ms.sum().backward()
+    assert u.grad is not None and bool((u.grad[0, 2:] > 0.0).all())
 
 
 def test_many_policies_are_those_one_by_one(cost: CostModel) -> None:
@@ -92,11 +109,11 @@ def test_many_policies_are_those_one_by_one(cost: CostModel) -> None:
 
 
 def test_more_channels_may_take_less_time(hand: NetworkGraph, table: LatencyTable) -> None:
-    odd = LayerTimes((3,), (2, 4, 6, 8), 384, ((1.0, 9.0, 9.0, 2.0),))
+    odd = LayerTimes((3,), (2, 4, 6, 8), 384, ODD, ODD, 3.0)
     table = replace(table, factor=1.0, ms_per_value=0.0, layers={**table.layers, "first": odd})
     cost = CostModel(SearchSpace(hand, SPACE), table)
     few, all_of_them = (float(cost(at(cost, n, 1)).latency_ms) for n in (4, 8))
-    assert few - all_of_them == pytest.approx((9 - 2) + 9 * (4 - 8))
+    assert few - all_of_them == pytest.approx((9 - 2) + (8 + 1 + 2) * (4 - 8))
 
 
 def test_limits_are_absolute_or_relative_to_the_baseline(cost: CostModel) -> None:
@@ -112,13 +129,14 @@ def test_an_unreachable_limit_is_refused(cost: CostModel) -> None:
 def test_the_fastest_policy_need_not_be_the_narrowest(
     hand: NetworkGraph, table: LatencyTable
 ) -> None:
-    odd = LayerTimes((3,), (2, 4, 6, 8), 384, ((60.0, 60.0, 60.0, 1.0),))
+    odd = LayerTimes((3,), (2, 4, 6, 8), 384, SLOW, SLOW, 3.0)
     table = replace(table, factor=1.0, ms_per_value=0.0, layers={**table.layers, "first": odd})
     cost = CostModel(SearchSpace(hand, SPACE), table)
-    # by hand: 1 + 60 + 8 x 2 + 2 + 2 = 81 ms with 2 and 1 channels, 1 + 1 + 64 + 8 + 2 with 8 and 1
-    check_budgets({"low": BudgetConfig(latency_ms=76.0)}, cost)
-    with pytest.raises(BudgetError, match=r"`low`: 75\.9 ms .*found.*\(76 ms, 0\.152 of"):
-        check_budgets({"low": BudgetConfig(latency_ms=75.9)}, cost)
+    # by hand, inputs not clipped: 1 + 60 + 8 x 2 + 2 + 3 = 82 ms with 2 channels and 1, and
+    # 1 + 1 + 64 + 8 + 3 with 8 and 1
+    check_budgets({"low": BudgetConfig(latency_ms=77.0)}, cost)
+    with pytest.raises(BudgetError, match=r"`low`: 76\.9 ms .*found.*\(77 ms, 0\.154 of"):
+        check_budgets({"low": BudgetConfig(latency_ms=76.9)}, cost)
 
 
 def test_without_a_table_other_limits_are_checked_and_this_one_is_not_known(
@@ -165,6 +183,12 @@ def test_that_there_is_none_is_no_error(tmp_path: Path) -> None:
         LatencyTable.load(path)
 
 
+def entry(inputs: list[int], outputs: list[int], ms: list, clip_ms: float = 0.0) -> dict:
+    """A layer, as a file has it."""
+    ends = {"inputs": inputs, "outputs": outputs, "macs": 1}
+    return {**ends, "ms": ms, "wide_ms": ms, "clip_ms": clip_ms}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -174,10 +198,13 @@ def test_that_there_is_none_is_no_error(tmp_path: Path) -> None:
         {"factor": "1"},
         {"baseline_ms": float("nan")},
         {"unknown": 1},
-        {"layers": {"first": {"inputs": [3], "outputs": [8, 4], "macs": 1, "ms": [[1.0, 2.0]]}}},
-        {"layers": {"first": {"inputs": [3], "outputs": [8], "macs": 1, "ms": [[1.0, 2.0]]}}},
-        {"layers": {"first": {"inputs": [3], "outputs": [8], "macs": 1, "ms": [[-1.0]]}}},
-        {"layers": {"first": {"inputs": [], "outputs": [], "macs": 1, "ms": []}}},
+        {"layers": {"first": entry([3], [8, 4], [[1.0, 2.0]])}},
+        {"layers": {"first": entry([3], [8], [[1.0, 2.0]])}},
+        {"layers": {"first": entry([3], [8], [[-1.0]])}},
+        {"layers": {"first": entry([3], [8], [[float("inf")]])}},
+        {"layers": {"first": entry([3], [8], [[1.0]], float("nan"))}},
+        {"layers": {"first": {**entry([3], [8], [[1.0]]), "wide_ms": [[1.0, 2.0]]}}},
+        {"layers": {"first": entry([], [], [])}},
     ],
 )
 def test_a_damaged_table_is_refused(table: LatencyTable, tmp_path: Path, change: dict) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from seernet.export.layers import Shape, layer_model
+from seernet.export.layers import Clip, Part, Shape, clip_model, layer_model
 from seernet.export.onnx_file import session
 
 COPIES = 4  # of a layer, in one run, so that starting the run does not count much
@@ -43,10 +43,10 @@ class Clock:
         while time.perf_counter() < end:
             self._slowness()
 
-    def layer(self, shape: Shape) -> float:
-        """Milliseconds of one layer alone."""
-        run = self._run(layer_model(shape, COPIES).SerializeToString(), shape.given)
-        return self(run, LAYER_SECONDS) / COPIES
+    def part(self, one: Part) -> float:
+        """Milliseconds of one layer alone, or of the clip of its input."""
+        model = clip_model(one, COPIES) if isinstance(one, Clip) else layer_model(one, COPIES)
+        return self(self._run(model.SerializeToString(), one.given), LAYER_SECONDS) / COPIES
 
     def network(self, file: bytes, size: tuple[int, ...]) -> float:
         """Milliseconds of one image, uint8 of a shape, in an exported network."""

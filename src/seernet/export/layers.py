@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from seernet.evaluation.settling import MIDDLE
 from seernet.export.integer import OPSET
 from seernet.graph import NetworkGraph
 
@@ -30,6 +31,7 @@ class Shape:
         padding: Above and below, left and right.
         dilation: Of the kernel.
         groups: Of the convolution.
+        wide: Whether weights are uint8, as where they and the input have 8 bits (`integer`).
     """
 
     inputs: int
@@ -40,6 +42,7 @@ class Shape:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
+    wide: bool = False
 
     @property
     def depthwise(self) -> bool:
@@ -55,8 +58,21 @@ class Shape:
         """The same layer with fewer channels."""
         groups = outputs if self.depthwise else self.groups
         inputs = groups if self.depthwise else inputs
-        rest = (self.size, self.kernel, self.stride, self.padding, self.dilation)
-        return Shape(inputs, outputs, *rest, groups)
+        return replace(self, inputs=inputs, outputs=outputs, groups=groups)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip of integers, as of a layer's input to fewer than 8 bits.
+
+    Attributes:
+        given: Shape of the input, channels last.
+    """
+
+    given: tuple[int, ...]
+
+
+Part = Shape | Clip
 
 
 def shapes(network: nn.Module, graph: NetworkGraph) -> dict[str, list[Shape]]:
@@ -110,7 +126,8 @@ def layer_model(shape: Shape, copies: int) -> onnx.ModelProto:
     zero = constant("zero", np.uint8(0))
     scales = np.full(shape.outputs, 0.02, np.float32)
     weight_scale = constant("weight_scale", scales)
-    weight_zero = constant("weight_zero", np.zeros(shape.outputs, np.int8))
+    middle, kind = (MIDDLE, np.uint8) if shape.wide else (0, np.int8)
+    weight_zero = constant("weight_zero", np.full(shape.outputs, middle, kind))
     bias_scale = constant("bias_scale", scales * np.float32(0.02))
     inner = "input"
     if shape.kernel:  # kernels keep channels last: so the network around them gives and takes them
@@ -118,7 +135,7 @@ def layer_model(shape: Shape, copies: int) -> onnx.ModelProto:
     x = add("DequantizeLinear", [inner, scale, zero], "x")
     weights = (shape.outputs, shape.inputs // shape.groups, *shape.kernel)
     for number in range(copies):
-        integers = draw.integers(-7, 8, weights, dtype=np.int8)
+        integers = (draw.integers(-7, 8, weights) + middle).astype(kind)
         names = [constant(f"weight_{number}", integers), weight_scale, weight_zero]
         weight = add("DequantizeLinear", names, f"w_{number}", axis=0)
         names = [constant(f"bias_{number}", np.zeros(shape.outputs, np.int32)), bias_scale]
@@ -138,9 +155,29 @@ def layer_model(shape: Shape, copies: int) -> onnx.ModelProto:
         )
         y = add("QuantizeLinear", [y, scale, zero], f"q_{number}")
         outputs.append(add("Transpose", [y], f"output_{number}", perm=[0, 2, 3, 1]))
-    kind = TensorProto.UINT8 if shape.kernel else TensorProto.FLOAT
+    given_back = TensorProto.UINT8 if shape.kernel else TensorProto.FLOAT
     given = helper.make_tensor_value_info("input", TensorProto.UINT8, shape.given)
     rank = len(shape.given)
-    taken = [helper.make_tensor_value_info(name, kind, [None] * rank) for name in outputs]
+    taken = [helper.make_tensor_value_info(name, given_back, [None] * rank) for name in outputs]
     graph = helper.make_graph(nodes, "layer", [given], taken, tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def clip_model(clip: Clip, copies: int) -> onnx.ModelProto:
+    """Copies of a clip on one input, bytes in and bytes out."""
+    names = [f"output_{number}" for number in range(copies)]
+    # Upper ends that differ: the runtime computes what is the same but once.
+    tensors = [numpy_helper.from_array(np.array(0, np.uint8), "least")]
+    tensors += [
+        numpy_helper.from_array(np.array(15 + i, np.uint8), f"most_{i}") for i in range(copies)
+    ]
+    nodes = [
+        helper.make_node("Clip", ["input", "least", f"most_{number}"], [name])
+        for number, name in enumerate(names)
+    ]
+    given, *taken = (
+        helper.make_tensor_value_info(name, TensorProto.UINT8, clip.given)
+        for name in ("input", *names)
+    )
+    graph = helper.make_graph(nodes, "clip", [given], taken, tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)

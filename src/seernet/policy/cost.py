@@ -78,8 +78,8 @@ class Costs:
         table, layers = self._model.latency, self._model.layer_times
         if table is None or layers is None:
             raise BudgetError(NO_TABLE)
-        time = table.factor * layers(*self._kept) + table.ms_per_value * self.values
-        return table.fixed_ms + time
+        alone = layers(*self._kept, self._weight_bits, self._act_bits)
+        return table.fixed_ms + table.factor * alone + table.ms_per_value * self.values
 
     @cached_property
     def values(self) -> Tensor:

@@ -1,11 +1,13 @@
 """Latency of a policy, from a table of layers that were timed on the target.
 
-    latency(p) = fixed + factor x sum over layers of T(kept_in, kept_out) + per_value x values
+    latency(p) = fixed + factor x sum over layers of T(kept_in, kept_out, bits) + per_value x values
 
 T is interpolated bilinearly between the channel counts that were timed, so latency has a gradient
-like any other cost. `values` counts what layers give; it stands for all that happens between them
-(additions, pooling, quantizing). The table is written where layers are timed (`export.latency`) and
-read here, on any machine.
+like any other cost. Bits count in two ways only. An input of fewer than 8 bits is clipped to them;
+where weights and input both have 8, the exported layer takes another kernel, which on some
+processors is half as fast. `values` counts what layers give; it stands for all else that happens
+between them (additions, pooling, quantizing). The table is written where layers are timed
+(`export.latency`) and read here, on any machine.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from seernet.errors import ArtifactError
 from seernet.graph import Layer
 from seernet.policy.space import SearchSpace
 
-VERSION = 1
+VERSION = 2
+FULL_BYTE = 8  # bits; inputs of fewer are clipped, with weights of as many kernels are others
 MOST_COUNTS = 12  # channel counts of one end of a layer
 NONE = json.dumps({"version": VERSION, "layers": None}) + "\n"
 
@@ -39,12 +42,16 @@ class LayerTimes:
         macs: MACs of the layer at full width, by which a table of another image size is told.
         ms: Milliseconds, one row for each of `inputs`. More channels may take less time: kernels
             like round numbers of them.
+        wide_ms: The same where weights and input both have 8 bits.
+        clip_ms: Of clipping the whole input to fewer than 8 bits.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     macs: int
     ms: tuple[tuple[float, ...], ...]
+    wide_ms: tuple[tuple[float, ...], ...]
+    clip_ms: float
 
 
 @dataclass(frozen=True)
@@ -175,17 +182,21 @@ def kept_features(space: SearchSpace, owners: Mapping[str, int], features: int) 
 
 def _times(entry: Mapping[str, Any]) -> LayerTimes:
     inputs, outputs = (tuple(int(n) for n in entry[side]) for side in ("inputs", "outputs"))
-    ms = torch.tensor(entry["ms"], dtype=torch.float64)
+    grids = [torch.tensor(entry[key], dtype=torch.float64) for key in ("ms", "wide_ms")]
+    clip = float(entry["clip_ms"])
     rising = all(a < b for end in (inputs, outputs) for a, b in itertools.pairwise(end))
-    if ms.shape != (len(inputs), len(outputs)) or not rising:
+    if not rising or any(grid.shape != (len(inputs), len(outputs)) for grid in grids):
         raise ValueError("its channel counts do not fit its times")
-    if not bool((ms >= 0).all()):
-        raise ValueError("a time is negative")
-    return LayerTimes(inputs, outputs, int(entry["macs"]), tuple(tuple(row) for row in ms.tolist()))
+    if not all(
+        bool(((grid >= 0) & grid.isfinite()).all()) for grid in (*grids, torch.tensor(clip))
+    ):
+        raise ValueError("a time is negative or no number")
+    ms, wide = (tuple(tuple(row) for row in grid.tolist()) for grid in grids)
+    return LayerTimes(inputs, outputs, int(entry["macs"]), ms, wide, clip)
 
 
 class Interpolation:
-    """The table's sum over layers, for many policies at once.
+    """The table's layers, for many policies at once.
 
     Args:
         times: Of `l` layers, in order.
@@ -197,22 +208,40 @@ class Interpolation:
         # Shorter grids begin with copies of their first counts: intervals that nothing falls into.
         self._inputs = torch.tensor([_front(t.inputs, rows) for t in times]).double()
         self._outputs = torch.tensor([_front(t.outputs, columns) for t in times]).double()
-        self._ms = torch.tensor(
-            [_front([_front(row, columns) for row in t.ms], rows) for t in times]
-        ).double()
+        self._ms, self._wide_ms = (
+            torch.tensor(
+                [_front([_front(row, columns) for row in one], rows) for one in grids]
+            ).double()
+            for grids in ([t.ms for t in times], [t.wide_ms for t in times])
+        )
+        self._clip_ms = torch.tensor([t.clip_ms for t in times]).double()
 
-    def __call__(self, inputs: Tensor, outputs: Tensor) -> Tensor:
-        """Milliseconds of `n` policies, from kept channels, each `n x l`; beyond the grid, flat."""
+    def __call__(
+        self, inputs: Tensor, outputs: Tensor, weight_bits: Tensor, act_bits: Tensor
+    ) -> Tensor:
+        """Milliseconds of all layers together, `n`.
+
+        Args:
+            inputs: Kept input channels of `n` policies, `n x l`; beyond the grid times are flat.
+            outputs: Kept output channels, the same.
+            weight_bits: Relaxed bit-widths, the same; between 7 and 8 times lie on a line.
+            act_bits: Of the input, the same.
+        """
+        full_weights, full_input = (
+            (bits - FULL_BYTE + 1).clamp(0.0, 1.0) for bits in (weight_bits, act_bits)
+        )
         layer = torch.arange(len(self._ms))
         i, w = _place(self._inputs, inputs)
         j, v = _place(self._outputs, outputs)
 
-        def corner(a: int, b: int) -> Tensor:
-            return self._ms[layer, i + a, j + b]
+        def at(grid: Tensor) -> Tensor:
+            near = torch.lerp(grid[layer, i, j], grid[layer, i, j + 1], v)
+            far = torch.lerp(grid[layer, i + 1, j], grid[layer, i + 1, j + 1], v)
+            return torch.lerp(near, far, w)
 
-        near = torch.lerp(corner(0, 0), corner(0, 1), v)
-        far = torch.lerp(corner(1, 0), corner(1, 1), v)
-        return torch.lerp(near, far, w).sum(dim=1)
+        time = torch.lerp(at(self._ms), at(self._wide_ms), full_weights * full_input)
+        clipped = (1.0 - full_input) * inputs / self._inputs[:, -1]
+        return (time + self._clip_ms * clipped).sum(dim=1)
 
 
 def _front(values: Sequence[Any], length: int) -> list[Any]:
