@@ -173,6 +173,30 @@ def test_of_a_detector_the_choice_among_boxes_is_not_timed():
     assert "Conv" in kinds and "NonMaxSuppression" not in kinds
 
 
+def test_networks_take_turns_and_each_has_its_median(monkeypatch):
+    class Turns(Clock):
+        def __init__(self) -> None:
+            self.files: list[bytes] = []
+
+        def network(self, file: bytes, size: tuple[int, ...]) -> float:
+            self.files.append(file)
+            return float([9, 1, 2, 5, 4, 3][len(self.files) - 1])
+
+    monkeypatch.setattr("seernet.export.latency.ROUNDS", 3)
+    monkeypatch.setattr(
+        "seernet.export.latency.write_onnx",
+        lambda path, network, *_, **__: path.write_bytes(str(network.weight.numel()).encode()),
+    )
+    full = Policy({}, {}, {})
+    graph = NetworkGraph((1, 2, 2), (), (), (), (), {})
+    shipped = Shipped(
+        ModelConfig(name="resnet20"), full, graph, "classification", ("a",), (0.5,), (0.5,)
+    )
+    clock = Turns()
+    assert time_networks([nn.Linear(1, 1), nn.Linear(2, 1)], shipped, clock) == [4.0, 3.0]
+    assert clock.files == [b"1", b"2"] * 3
+
+
 def busy(clock: Clock, slowness: list[float]) -> None:
     """Let the reference seem slower at some of the moments that it is looked at."""
     clock._slowness = lambda: slowness.pop(0)  # type: ignore[method-assign]

@@ -102,6 +102,20 @@ def test_between_seven_and_eight_bits_there_is_a_gradient(cost: CostModel) -> No
     assert u.grad is not None and bool((u.grad[0, 2:] > 0.0).all())
 
 
+def test_at_eight_bits_the_gradient_is_that_below_them(cost: CostModel) -> None:
+    u = at(cost, 8.0, 4.0)
+    u[0, 2:] = 1.0
+    u.requires_grad_()
+    cost(u).latency_ms.sum().backward()
+    assert u.grad is not None
+    step = 1e-6
+    for column in range(2, cost.space.dimension):
+        below = u.detach().clone()
+        below[0, column] -= step
+        fall = float((cost(u.detach()).latency_ms - cost(below).latency_ms).sum())
+        assert float(u.grad[0, column]) == pytest.approx(fall / step, rel=1e-4)
+
+
 def test_many_policies_are_those_one_by_one(cost: CostModel) -> None:
     u = torch.rand(50, cost.space.dimension, dtype=torch.float64)
     each = [float(cost(row[None]).latency_ms) for row in u]
@@ -179,7 +193,7 @@ def test_that_there_is_none_is_no_error(tmp_path: Path) -> None:
     assert LatencyTable.of_run(path) is None
     path.write_text(NONE, encoding="utf-8")
     assert LatencyTable.of_run(path) is None
-    with pytest.raises(ArtifactError, match="says that there is none"):
+    with pytest.raises(ArtifactError, match="cannot read the latency table"):
         LatencyTable.load(path)
 
 
@@ -192,7 +206,8 @@ def entry(inputs: list[int], outputs: list[int], ms: list, clip_ms: float = 0.0)
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 0},
+        {"version": 1},
+        {"target": None},
         {"layers": None},
         {"fixed_ms": -1.0},
         {"factor": "1"},
@@ -205,6 +220,12 @@ def entry(inputs: list[int], outputs: list[int], ms: list, clip_ms: float = 0.0)
         {"layers": {"first": entry([3], [8], [[1.0]], float("nan"))}},
         {"layers": {"first": {**entry([3], [8], [[1.0]]), "wide_ms": [[1.0, 2.0]]}}},
         {"layers": {"first": entry([], [], [])}},
+        {"layers": {"first": entry([3], [], [[]])}},
+        {"layers": {"first": entry([-3], [8], [[1.0]])}},
+        {"layers": {"first": entry([3], [8], [[10**400]])}},
+        {"layers": {"first": {**entry([3], [8], [[1.0]]), "macs": 1.5}}},
+        {"layers": {"first": {**entry([3], [8], [[1.0]]), "clip_ms": "0.1"}}},
+        {"layers": {"first": {**entry([3], [8], [[1.0]]), "more": 1}}},
     ],
 )
 def test_a_damaged_table_is_refused(table: LatencyTable, tmp_path: Path, change: dict) -> None:
@@ -214,9 +235,15 @@ def test_a_damaged_table_is_refused(table: LatencyTable, tmp_path: Path, change:
     path.write_text(json.dumps({**document, **change}), encoding="utf-8")
     with pytest.raises(ArtifactError, match="cannot read the latency table"):
         LatencyTable.load(path)
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(ArtifactError, match="cannot read the latency table"):
-        LatencyTable.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff", b"[" * 100_000])
+def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "latency.json"
+    path.write_bytes(content)
+    for read in (LatencyTable.load, LatencyTable.of_run):
+        with pytest.raises(ArtifactError, match="cannot read the latency table"):
+            read(path)
 
 
 def test_the_space_is_checked_with_the_table(hand: NetworkGraph, table: LatencyTable) -> None:

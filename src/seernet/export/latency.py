@@ -87,7 +87,7 @@ def time_networks(
 ) -> list[float]:
     """Milliseconds of one image in each of some networks, exported as for shipping.
 
-    They take turns, several times over: what slows the machine for a while slows all alike.
+    Several take turns, several times over: what slows the machine for a while slows all alike.
 
     Of detectors without the choice among boxes: its time is by what an image shows and how well the
     network is trained, and networks of no training at all, as here, take any box for an object.
@@ -170,7 +170,7 @@ def measure(network: nn.Module, shipped: Shipped, space: SearchSpace, threads: i
     points = torch.where(widths, (SPREAD * (points - 0.5) + level).clamp(0.0, 1.0), points)
     policies = space.decode(points)
     compressed = (compress(network, policy, graph, images).eval() for policy in policies)
-    with bar(len(policies), "timing whole networks", "network") as shown:
+    with bar(len(policies), "exporting whole networks", "network") as shown:
         measured = time_networks(compressed, shipped, clock, shown)
     sums = cost(space.encode(policies))
     if clock.disturbed:

@@ -26,8 +26,8 @@ class Limit:
         cost: Maps relaxed policies, `n x d`, to `n` costs; differentiable.
         budget: Largest allowed cost, in `unit`.
         rises: Whether the cost never falls when a coordinate rises. Where it may (some kernels are
-            faster with more channels), limits still hold, but a budget that only few policies meet
-            may be refused.
+            faster with more channels, or bits), limits still hold, but a budget that only few
+            policies meet may be refused.
     """
 
     name: str

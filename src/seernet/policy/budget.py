@@ -124,7 +124,7 @@ def check_budgets(budgets: Mapping[str, BudgetConfig], model: CostModel) -> None
 
     Raises:
         BudgetError: Names every such budget, and the cheapest reachable cost (of latency, which may
-            fall when channels are added, the cheapest found).
+            fall when channels or bits are added, the cheapest found).
     """
     problems = []
     for name, config in budgets.items():

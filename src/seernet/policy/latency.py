@@ -8,6 +8,10 @@ where weights and input both have 8, the exported layer takes another kernel, wh
 processors is half as fast. `values` counts what layers give; it stands for all else that happens
 between them (additions, pooling, quantizing). The table is written where layers are timed
 (`export.latency`) and read here, on any machine.
+
+Three simplifications: a clip's time goes by its channels; inputs of 8 bits have none, though behind
+a ReLU6 they may keep one; the last layers of a detector's heads, which are exported in float32,
+count as integer ones.
 """
 
 from __future__ import annotations
@@ -17,19 +21,23 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from seernet.errors import ArtifactError
 from seernet.graph import Layer
 from seernet.policy.space import SearchSpace
 
-VERSION = 2
 FULL_BYTE = 8  # bits; inputs of fewer are clipped, with weights of as many kernels are others
 MOST_COUNTS = 12  # channel counts of one end of a layer
-NONE = json.dumps({"version": VERSION, "layers": None}) + "\n"
+NONE = json.dumps({"layers": None}) + "\n"
+
+Count = Annotated[int, Field(gt=0)]
+Time = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]  # ms, or of ms
+Grid = tuple[tuple[Time, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,23 @@ class LayerTimes:
         clip_ms: Of clipping the whole input to fewer than 8 bits.
     """
 
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    macs: int
-    ms: tuple[tuple[float, ...], ...]
-    wide_ms: tuple[tuple[float, ...], ...]
-    clip_ms: float
+    inputs: tuple[Count, ...]
+    outputs: tuple[Count, ...]
+    macs: Count
+    ms: Grid
+    wide_ms: Grid
+    clip_ms: Time
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    def __post_init__(self) -> None:
+        for end in (self.inputs, self.outputs):
+            if not end or any(a >= b for a, b in itertools.pairwise(end)):
+                raise ValueError(f"channel counts should increase, got {end}")
+        for grid in (self.ms, self.wide_ms):
+            widths = {len(row) for row in grid}
+            if len(grid) != len(self.inputs) or widths != {len(self.outputs)}:
+                raise ValueError("its channel counts do not fit its times")
 
 
 @dataclass(frozen=True)
@@ -65,14 +84,18 @@ class LatencyTable:
         factor: Of layers in a network, over layers alone.
         ms_per_value: Cost of what happens between layers, for each value that a layer gives.
         layers: By name.
+        version: Of the file.
     """
 
     target: str
-    baseline_ms: float
-    fixed_ms: float
-    factor: float
-    ms_per_value: float
+    baseline_ms: Time
+    fixed_ms: Time
+    factor: Time
+    ms_per_value: Time
     layers: Mapping[str, LayerTimes]
+    version: Literal[2] = 2
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     def check(self, space: SearchSpace) -> None:
         """Refuse a table of another network, image size or search space.
@@ -106,9 +129,8 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        document = {"version": VERSION, **asdict(self)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
     @classmethod
     def of_run(cls, path: Path) -> LatencyTable | None:
@@ -117,7 +139,7 @@ class LatencyTable:
         Raises:
             ArtifactError: If the file is damaged.
         """
-        there_is_none = not path.exists() or path.read_text(encoding="utf-8") == NONE
+        there_is_none = not path.exists() or path.read_bytes() == NONE.encode()
         return None if there_is_none else cls.load(path)
 
     @classmethod
@@ -128,22 +150,23 @@ class LatencyTable:
             ArtifactError: If the file is missing, damaged, or of another version.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document.pop("version") != VERSION:
-                raise ValueError(f"its version is not {VERSION}")
-            if document["layers"] is None:
-                raise ValueError("it says that there is none")
-            layers = {name: _times(entry) for name, entry in document.pop("layers").items()}
-            table = cls(layers=layers, **document)
-            numbers = [table.baseline_ms, table.fixed_ms, table.factor, table.ms_per_value]
-            if not all(isinstance(n, int | float) and 0 <= n < float("inf") for n in numbers):
-                raise ValueError("a time is negative or no number")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            return _FILE.validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
             raise ArtifactError(
-                f"cannot read the latency table {path} ({' '.join(str(error).split())}); run `dvc "
-                "repro latency`, with `latency.table: measure` or a file that it wrote elsewhere."
+                f"cannot read the latency table {path} ({_why(error)}); run `dvc repro latency`, "
+                "with `latency.table: measure` or a file that it wrote elsewhere."
             ) from error
-        return table
+
+
+_FILE = TypeAdapter(LatencyTable)
+
+
+def _why(error: OSError | ValidationError) -> str:
+    """The first of an error's reasons, and where in the file."""
+    if isinstance(error, OSError):
+        return str(error)
+    first = error.errors()[0]
+    return ": ".join(filter(None, ("/".join(map(str, first["loc"])), first["msg"])))
 
 
 def timed_counts(space: SearchSpace, layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -180,21 +203,6 @@ def kept_features(space: SearchSpace, owners: Mapping[str, int], features: int) 
     return tuple(sorted(found | {features}))
 
 
-def _times(entry: Mapping[str, Any]) -> LayerTimes:
-    inputs, outputs = (tuple(int(n) for n in entry[side]) for side in ("inputs", "outputs"))
-    grids = [torch.tensor(entry[key], dtype=torch.float64) for key in ("ms", "wide_ms")]
-    clip = float(entry["clip_ms"])
-    rising = all(a < b for end in (inputs, outputs) for a, b in itertools.pairwise(end))
-    if not rising or any(grid.shape != (len(inputs), len(outputs)) for grid in grids):
-        raise ValueError("its channel counts do not fit its times")
-    if not all(
-        bool(((grid >= 0) & grid.isfinite()).all()) for grid in (*grids, torch.tensor(clip))
-    ):
-        raise ValueError("a time is negative or no number")
-    ms, wide = (tuple(tuple(row) for row in grid.tolist()) for grid in grids)
-    return LayerTimes(inputs, outputs, int(entry["macs"]), ms, wide, clip)
-
-
 class Interpolation:
     """The table's layers, for many policies at once.
 
@@ -228,7 +236,7 @@ class Interpolation:
             act_bits: Of the input, the same.
         """
         full_weights, full_input = (
-            (bits - FULL_BYTE + 1).clamp(0.0, 1.0) for bits in (weight_bits, act_bits)
+            _bounded(bits - (FULL_BYTE - 1)) for bits in (weight_bits, act_bits)
         )
         layer = torch.arange(len(self._ms))
         i, w = _place(self._inputs, inputs)
@@ -254,7 +262,10 @@ def _place(knots: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     left = (found - 1).clamp(0, knots.shape[1] - 2)
     layer = torch.arange(len(knots))
     low, high = knots[layer, left], knots[layer, left + 1]
-    share = (value - low) / (high - low).clamp_min(1e-9)
-    # Not `clamp`, whose gradient vanishes at its bounds: at every count that was timed.
+    return left, _bounded((value - low) / (high - low).clamp_min(1e-9))
+
+
+def _bounded(share: Tensor) -> Tensor:
+    """A share kept to [0, 1]; not by `clamp`, whose gradient vanishes at these two ends as well."""
     beyond = (share.detach() < 0.0) | (share.detach() > 1.0)
-    return left, torch.where(beyond, share.detach().clamp(0.0, 1.0), share)
+    return torch.where(beyond, share.detach().clamp(0.0, 1.0), share)

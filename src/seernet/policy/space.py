@@ -1,9 +1,9 @@
 """The search space: which policies exist, and the one encoding of a policy as a point.
 
 A relaxed policy is u in [0, 1]^d; u = 0 is the cheapest policy, u = 1 the dearest, and neither cost
-nor accuracy should fall when a coordinate rises. The coordinates are, in this order, the kept
-channels of each prunable group, then the weight bits and then the input bits of each layer that is
-not fixed.
+(but for latency) nor accuracy should fall when a coordinate rises. The coordinates are, in this
+order, the kept channels of each prunable group, then the weight bits and then the input bits of
+each layer that is not fixed.
 """
 
 from __future__ import annotations
