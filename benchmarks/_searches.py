@@ -111,8 +111,8 @@ def guide(job: Job) -> list[Measured]:
     return bench.search(name, seed)
 
 
-def curve(job: tuple[Job, list[Policy]]) -> Curve:
-    """One search, and what its first measurements predict of the test policies."""
+def curve(job: tuple[Job, list[Policy]]) -> tuple[Curve, list[Measured]]:
+    """What the first measurements of a search predict of the test policies; and the search."""
     (bench, name, seed), test = job
     torch.set_num_threads(1)
     measured = bench.search(name, seed)
@@ -123,7 +123,7 @@ def curve(job: tuple[Job, list[Policy]]) -> Curve:
         predictor = bench.fit(measured[:count])
         with torch.no_grad():
             found[count] = predictor.posterior(points).mean.numpy()
-    return found
+    return found, measured
 
 
 def test_policies(bench: Bench, count: int, executor: Executor, shown: Bar) -> list[Policy]:

@@ -11,7 +11,8 @@ over a predictor of measurements of its own, some of it disturbed). Searches dif
 
 "Share" is how many measurements a search needs for the error that `random` reaches with all of
 its own, in percent of them; intervals are bootstrapped over the searches' seeds. Everything
-measured is kept in `.store/`, so an interrupted run goes on.
+measured is kept in `.store/`, so an interrupted run goes on; `results/active_sampling/measured.csv`
+holds it too, for other predictors and orders to be tried on.
 
     dvc repro pretrain && python benchmarks/active_sampling.py
 """
@@ -25,8 +26,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from _searches import GUIDES, Bench, Curve, curve, test_policies, truth_of
-from _shared import ROOT, Array, bootstrap, markdown, write_summary
+from _shared import RESULTS, ROOT, Array, bootstrap, markdown, write_summary
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
@@ -161,14 +163,26 @@ def main() -> None:
         bench = Bench(params, space, Sensitivity(space, pairs))
         test = test_policies(bench, arguments.test, executor, shown)
         truth = truth_of(bench, test, arguments.repetitions, executor, shown)
+        rows = [
+            {"search": "test", **policy.to_row(), "score": score}
+            for policy, score in zip(test, truth.tolist(), strict=True)
+        ]
         curves: dict[str, list[Curve]] = {name: [{}] * arguments.seeds for name in names}
         work = [((bench, name, seed), test) for name, seed in jobs]
         for place, result in completed(executor, curve, work):
             name, seed = jobs[place]
-            curves[name][seed] = result
+            curves[name][seed], measured = result
+            rows += [
+                {"search": name, "seed": seed, **one.policy.to_row(), "score": one.score}
+                | {"soft_score": one.soft}
+                for one in measured
+            ]
             shown.update(each)
     summary = {"seeds": arguments.seeds, "truth": truth.tolist(), **summarize(curves, truth)}
     write_summary("active_sampling", summary)
+    table = pd.DataFrame(rows).sort_values(["search", "seed"], kind="stable")
+    path = RESULTS / "active_sampling" / "measured.csv"
+    table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
     print(render(summary))
 
 
