@@ -1,10 +1,13 @@
 """Detection goes through every stage by its parameters alone."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 pytestmark = pytest.mark.pipeline
 
 
@@ -36,3 +39,14 @@ def test_networks_keep_every_limit(detected):
 
 def test_nothing_runs_twice(detected):
     assert detected.repro() == []
+
+
+def test_its_record_has_pictures_and_scores_again_as_recorded(detected):
+    for script in BENCHMARKS.glob("*.py"):
+        (detected.folder / "benchmarks").mkdir(exist_ok=True)
+        shutil.copy2(script, detected.folder / "benchmarks")
+    detected.script("benchmarks/record.py", "scenes")
+    record = detected.folder / "docs/results/scenes"
+    assert (record / "figures/detections.png").stat().st_size > 10_000
+    assert [p.parent.name for p in (record / "networks").glob("*/seed-0")] == ["tight"]
+    detected.script("benchmarks/verify_results.py", "scenes")

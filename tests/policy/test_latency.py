@@ -193,7 +193,7 @@ def test_that_there_is_none_is_no_error(tmp_path: Path) -> None:
     assert LatencyTable.of_run(path) is None
     path.write_text(NONE, encoding="utf-8")
     assert LatencyTable.of_run(path) is None
-    with pytest.raises(ArtifactError, match=r"target: Field required.*`latency\.table: measure`"):
+    with pytest.raises(ArtifactError, match=r"there is none\).*`latency\.table: measure`"):
         LatencyTable.load(path)
 
 

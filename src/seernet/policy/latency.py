@@ -166,6 +166,8 @@ def _why(error: OSError | ValidationError) -> str:
     if isinstance(error, OSError):
         return str(error)
     first = error.errors()[0]
+    if first["input"] == json.loads(NONE):
+        return "it says that there is none"
     return ": ".join(filter(None, ("/".join(map(str, first["loc"])), first["msg"])))
 
 
