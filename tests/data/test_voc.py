@@ -231,6 +231,82 @@ def test_lists_may_hold_endings_flags_and_spaces(folder):
     assert listing.complaints == ()
 
 
+@pytest.mark.parametrize("place", ["ImageSets/Main", "ImageSets"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_of_other_tools_are_read(folder, place, encoding):
+    (folder.root / place).mkdir(parents=True)
+    lines = {
+        "Train": ["00.png", "01", "C:\\photos\\02.jpg"],
+        "Valid": ["JPEGImages\\03.png"],
+        "Test": ["my cat 06 -1"],
+    }
+    folder.both("my cat 06", thing("cat", 1, 1, 10, 20))
+    for name, names in lines.items():
+        path = folder.root / place / f"{name}.txt"
+        path.write_bytes("\r\n".join(names).encode(encoding))
+    listing = folder.listing()
+    assert listing.complaints == ()
+    assert listing.splits.tolist() == ["train"] * 3 + ["search", "test"]
+    assert listing.names[4] == "JPEGImages/my cat 06.png"
+
+
+def test_lists_that_are_not_read_are_named(folder):
+    folder.lists(training=["00"], holdout=["01"], cat_train=["00"])
+    (complaint,) = folder.listing().complaints
+    assert "2 lists are called neither train, val" in complaint
+    assert "holdout.txt, training.txt; name them so" in complaint
+    (folder.root / "ImageSets" / "Main" / "train.txt").write_text("00\n01\n")
+    listing = folder.listing()
+    assert listing.complaints == ()
+    assert any("not read: holdout.txt" in warning for warning in listing.warnings)
+    (folder.root / "ImageSets" / "Main" / "Train.txt").write_text("02\n")
+    (complaint,) = folder.listing().complaints
+    assert "lists are of train images beside another: train.txt; keep one" in complaint
+
+
+def test_files_in_subfolders_are_not_passed_over(folder):
+    (folder.root / "JPEGImages" / "more").mkdir()
+    path = folder.root / "JPEGImages" / "00.png"
+    path.rename(path.parent / "more" / "00.png")
+    complaints = "\n".join(folder.listing().complaints)
+    assert "subfolders of JPEGImages, which are not read: JPEGImages/more/00.png" in complaints
+
+
+def test_class_of_which_no_box_is_left_is_refused(folder, tmp_path):
+    config = folder.config(classes=["Cat", "dog"], bad_boxes="drop")
+    with pytest.raises(DataError, match=r"no usable box is of 'Cat'; correct data\.classes"):
+        prepare(config, 0, tmp_path / "out", 2, progress=False)
+
+
+def test_every_split_that_is_held_out_shows_every_class(folder, tmp_path):
+    """A bird is in three images, each with a rarer emu: alone it would decide no image's split."""
+    emus = [thing("emu", 1, 1, 10, 20)]
+    for number in range(9):
+        birds = [thing("bird", 21, 1, 40, 30)] * (4 if number < 3 else 0)
+        folder.both(f"far {number}", *emus, *birds)
+    for seed in range(10):
+        out = tmp_path / f"{seed}"
+        info = prepare(folder.config(), seed, out, 2, progress=False)
+        assert not any("no image of the split" in warning for warning in info.warnings)
+        dataset = Dataset.open(out, torch.device("cpu"), 0)
+        for split in ("train", "search", "test"):
+            shown = torch.cat([t["labels"] for t in dataset.loader(split, 1).images.targets])
+            assert sorted(set(shown.tolist())) == [0, 1, 2, 3]
+
+
+def test_class_that_is_only_difficult_is_refused(folder, tmp_path):
+    for number in range(5):
+        folder.both(f"far {number}", thing("emu", 1, 1, 10, 20, difficult=1))
+    with pytest.raises(DataError, match=r"too few in 'emu' \(0\)"):
+        prepare(folder.config(), 0, tmp_path / "out", 2, progress=False)
+
+
+def test_split_of_ones_own_that_lacks_a_class_is_told(folder, tmp_path):
+    folder.lists(train=["00", "01", "03", "05", "07"], test=["02", "04"])
+    info = prepare(folder.config(), 0, tmp_path / "out", 2, progress=False)
+    assert "no image of the split test shows 'dog'" in info.warnings
+
+
 def test_images_that_share_an_annotation_are_refused(folder):
     path = folder.root / "JPEGImages" / "00.png"
     Image.open(path).save(path.with_suffix(".jpg"))
@@ -287,7 +363,8 @@ def test_every_other_defect_names_its_file(folder):
     ):
         assert says in text
     notes = "\n".join(listing.warnings)
-    assert "without boxes, which only teach what is background: JPEGImages/nothing.png" in notes
+    assert "images without boxes" in notes
+    assert "JPEGImages/nothing.png" in notes
     assert "without an annotation are left out: JPEGImages/unannotated.png" in notes
     dropped = folder.listing(bad_boxes="drop")
     assert len(dropped.complaints) == 2  # what cannot be read stays an error
@@ -402,6 +479,34 @@ def test_coco_entry_that_lacks_something_is_named(tmp_path, part):
     del document[part][0][key]
     (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match=f"an entry of {part} has no {key}"):
+        list_source(DataConfig(name="coco", path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("prefix", ["train2017/", "images/train2017/", "C:\\data\\"])
+def test_coco_file_names_may_carry_folders(tmp_path, prefix):
+    document = coco(tmp_path, "train", 9)
+    for image in document["images"]:
+        image["file_name"] = prefix + image["file_name"]
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    listing = list_source(DataConfig(name="coco", path=str(tmp_path)))
+    assert listing.complaints == ()
+    assert len(listing) == 9
+
+
+def test_coco_file_under_two_ids_is_refused(tmp_path):
+    document = coco(tmp_path, "train", 9)
+    document["images"].append({**document["images"][0], "id": 99})
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    complaints = list_source(DataConfig(name="coco", path=str(tmp_path))).complaints
+    assert "named by two images" in complaints[0]
+
+
+def test_coco_file_of_no_split_is_refused(tmp_path):
+    coco(tmp_path, "train", 9)
+    coco(tmp_path, "holdout", 4)
+    with pytest.raises(DataError, match=r"is of no split: 'holdout2017' begins with none of train"):
         list_source(DataConfig(name="coco", path=str(tmp_path)))
 
 

@@ -210,6 +210,40 @@ def test_anchors_stay_exact_in_bfloat16():
     assert bool(loss.isfinite())
 
 
+def test_narrow_boxes_are_learned_in_bfloat16():
+    """Rounded to two pixels, this box would have no width, and the loss would be no number."""
+    with seeded(0):
+        config = ModelConfig(name="fasterrcnn_resnet18")
+        network = build(config, CLASSES, (3, 320, 320), "detection").train()
+    target = {"boxes": torch.tensor([[271.1, 280.0, 272.3, 300.0]]), "labels": torch.tensor([2])}
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = network.losses(torch.rand(2, 3, 320, 320), [target, target])
+    assert bool(loss.isfinite())
+
+
+def test_regions_that_are_none_are_quantized():
+    model, graph = detector("fasterrcnn_resnet18")
+    bits = {layer.name: 4 for layer in graph.layers}
+    network = compress(model, Policy({}, bits, bits), graph, images("fasterrcnn_resnet18", 2))
+    heads = network.eval().model.roi_heads
+    assert len(heads.box_predictor(heads.box_head(torch.zeros(0, 256, 7, 7)))[0]) == 0
+
+
+def test_weights_that_will_be_overwritten_are_not_fetched(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    name, shape = "torchvision:ssdlite320_mobilenet_v3_large", (3, 320, 320)
+    config = ModelConfig(name=name, arguments={"weights_backbone": "IMAGENET1K_V1"})
+    with pytest.raises(ModelError, match="no network"):
+        build(config, CLASSES, shape, "detection")
+    model = build(config, CLASSES, shape, "detection", overwritten=True)
+    plain = build(ModelConfig(name=name), CLASSES, shape, "detection")
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (model, plain)]
+    assert sizes[0] > sizes[1]  # the name alone widens the backbone's tail
+
+
 def test_quantized_detector_keeps_its_methods_and_calibrates_maps():
     model, graph = detector("small_ssd")
     bits = {layer.name: 4 for layer in graph.layers}

@@ -19,6 +19,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -115,7 +116,7 @@ class Quantizer(nn.Module):
         step: Tensor = self.step
         if self.channels is not None:
             step = step.view(-1, *[1] * (x.dim() - 1))
-        shared = x.numel() // x.shape[0]
+        shared = math.prod(x.shape[1:])  # the batch may be empty: no region was proposed
         scale = (shared * self.high) ** -0.5
         return _quantize(x, step, self.low, self.high, scale)
 

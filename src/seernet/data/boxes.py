@@ -16,6 +16,7 @@ from seernet.data.listing import shorten
 
 TOLERANCE = 1.5  # pixels that a box may reach over the edge: tools count from 0 or from 1
 SMALLEST = 1e-3  # pixels
+BACKGROUND = "images without boxes: two-stage detectors learn background from them, SSDs nothing"
 _SHOWN = 200  # characters of one defect: names and values may be of any length
 
 
@@ -64,9 +65,8 @@ class Boxes:
         self, splits: NDArray[np.str_], classes: Sequence[str], missing: Sequence[str]
     ) -> list[str]:
         """Name the classes that too few training images show; see `splits.shortages`."""
-        pairs = np.unique(np.stack([self.images, self.labels]), axis=1)
-        total = np.bincount(pairs[1], minlength=len(classes))
-        trained = np.bincount(pairs[1, splits[pairs[0]] == "train"], minlength=len(classes))
+        total = np.bincount(self.labels, minlength=len(classes))
+        trained = self._shown(len(splits), len(classes))[splits == "train"].sum(axis=0)
         needed = len(missing) + 1
         short = [
             f"{name!r} ({count})"
@@ -80,6 +80,65 @@ class Boxes:
             f"{''.join(f', {name}' for name in missing)}; too few in {shorten(short)}; add images, "
             "or leave the class out by data.classes and data.bad_boxes: drop."
         ]
+
+    def unknown(self, classes: Sequence[str]) -> list[str]:
+        """Name the classes without any box: nothing would teach them, nor score them."""
+        counts = np.bincount(self.labels, minlength=len(classes))
+        none = [repr(name) for name, count in zip(classes, counts, strict=True) if not count]
+        if not none:
+            return []
+        return [f"no usable box is of {shorten(none)}; correct data.classes, or leave it out."]
+
+    def spread(
+        self, splits: NDArray[np.str_], classes: int, missing: Sequence[str], seed: int
+    ) -> NDArray[np.str_]:
+        """Let every split that was held out show every class, and the training images too.
+
+        An image shows several classes and was dealt by one of them. Where another is missing from
+        a split, an image that shows it moves there, from a split that keeps all of its classes.
+
+        Args:
+            splits: `n` names of splits.
+            classes: How many there are.
+            missing: The splits that were held out.
+            seed: Decides which image moves.
+
+        Returns:
+            `n` names of splits.
+        """
+        result = splits.copy()
+        shown = self._shown(len(splits), classes)
+        places = ("train", *missing) if missing else ()
+        for label in np.argsort(shown.sum(axis=0), kind="stable"):
+            for name in places:
+                if shown[result == name, label].any():
+                    continue
+                stays = {place: shown[result == place].sum(axis=0) > 1 for place in places}
+                pool = [
+                    image
+                    for image in np.flatnonzero(shown[:, label])
+                    if result[image] in stays and stays[result[image]][shown[image]].all()
+                ]
+                if pool:
+                    result[np.random.default_rng([seed, int(label)]).choice(pool)] = name
+        return result
+
+    def unseen(self, splits: NDArray[np.str_], classes: Sequence[str]) -> list[str]:
+        """Name the classes that a split does not show, but in boxes that do not count."""
+        shown = self._shown(len(splits), len(classes))
+        found = []
+        for split in sorted(set(splits.tolist())):
+            there = shown[splits == split].any(axis=0)
+            lacking = [repr(name) for name, seen in zip(classes, there, strict=True) if not seen]
+            if lacking:
+                found.append(f"no image of the split {split} shows {shorten(lacking)}")
+        return found
+
+    def _shown(self, images: int, classes: int) -> NDArray[np.bool_]:
+        """Which images show which classes, to be learned and counted: `images x classes`."""
+        shown = np.zeros((images, classes), dtype=np.bool_)
+        shown[self.images[~self.crowd], self.labels[~self.crowd]] = True
+        return shown
 
     def rarest(self, n: int, classes: int) -> NDArray[np.int64]:
         """The rarest class in each of `n` images, by which splits are stratified.

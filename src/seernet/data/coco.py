@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from seernet.config import DataConfig
-from seernet.data.boxes import Box, Boxes, Defects, image_size, inside
+from seernet.data.boxes import BACKGROUND, Box, Boxes, Defects, image_size, inside
 from seernet.data.images import Picture, read_image
 from seernet.data.listing import Listing
 from seernet.errors import DataError
@@ -105,13 +105,19 @@ def _files(root: Path) -> Iterator[_File]:
     for path in sorted(root.glob("annotations/instances_*.json")):
         folder = path.stem.removeprefix("instances_")
         place = next((p for p in (folder, f"images/{folder}") if (root / p).is_dir()), "images")
-        for kind in _KINDS:
-            if folder.startswith(kind):
-                yield _File(kind, path, place)
+        yield _File(_kind(folder, path), path, place)
     for path in sorted(root.glob("*/_annotations.coco.json")):
-        for kind in _KINDS:
-            if path.parent.name.startswith(kind):
-                yield _File(kind, path, path.parent.name)
+        yield _File(_kind(path.parent.name, path), path, path.parent.name)
+
+
+def _kind(folder: str, path: Path) -> str:
+    for kind in _KINDS:
+        if folder.lower().startswith(kind):
+            return kind
+    raise DataError(
+        f"{path} is of no split: {folder!r} begins with none of {', '.join(_KINDS)}; name it so, "
+        "or move it away."
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -190,7 +196,10 @@ def _scenes(
     images = {item["id"]: item for item in document["images"]}
     name = file.path.relative_to(root).as_posix()
     sizes: dict[Any, tuple[int, int]] = {}
-    paths = {key: f"{file.folder}/{image['file_name']}" for key, image in images.items()}
+    paths = {key: _place(root, file.folder, image["file_name"]) for key, image in images.items()}
+    for path, count in Counter(paths.values()).items():
+        if count > 1:
+            defects.other(f"files are named by two images of {name}", "merge the entries", path)
     for key, path in paths.items():
         if not _exists(root / path):
             defects.other(f"images of {name} are missing", "put them there", path)
@@ -214,8 +223,15 @@ def _scenes(
                 defects.other("annotations belong to no image", remedy, told_of)
     for key in sorted(sizes, key=paths.__getitem__):
         if not boxes[key]:
-            defects.note("images without boxes, which only teach what is background", paths[key])
+            defects.note(BACKGROUND, paths[key])
         yield paths[key], sizes[key], boxes[key]
+
+
+def _place(root: Path, folder: str, name: str) -> str:
+    """An image's path below the root; its name may start there, or carry folders that are not."""
+    name = name.replace("\\", "/")
+    places = (f"{folder}/{name}", name, f"{folder}/{name.rpartition('/')[2]}")
+    return next((path for path in places if _exists(root / path)), places[0])
 
 
 def _exists(path: Path) -> bool:

@@ -37,7 +37,7 @@ from seernet.errors import DataError
 _RESIZE = 256 / 224
 _SCALE = (0.25, 1.0)
 
-_Item: TypeAlias = tuple[Tensor, int] | str
+Item: TypeAlias = tuple[Tensor, int] | str
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class FileImages:
             batch_size=batch_size,
             sampler=order,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=collate,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the global one would advance
         )
@@ -118,7 +118,7 @@ class FileLoader:
 
 
 @dataclass(frozen=True)
-class _Decoder(TorchDataset[_Item]):
+class _Decoder(TorchDataset[Item]):
     """What a worker process holds: item `i` is uint8 `C x H x W` and a label, or a complaint.
 
     A complaint is returned, because an exception that crosses a process boundary arrives wrapped
@@ -133,7 +133,7 @@ class _Decoder(TorchDataset[_Item]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> _Item:
+    def __getitem__(self, index: int) -> Item:
         name, label, identity = self.rows[index]
         path = Path(self.info.root or "") / name
         try:
@@ -160,7 +160,8 @@ class _Decoder(TorchDataset[_Item]):
         return v2.Compose([crop, v2.RandomHorizontalFlip(0.5 if self.augment.flip else 0.0)])
 
 
-def _collate(items: list[_Item]) -> tuple[Tensor, Tensor] | str:
+def collate(items: list[Item]) -> tuple[Tensor, Tensor] | str:
+    """A batch of images and of the numbers beside them, or the first complaint."""
     good = []
     for item in items:
         if isinstance(item, str):

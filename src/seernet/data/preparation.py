@@ -77,7 +77,11 @@ def prepare(
         complaints += shortages(listing.labels, listing.splits, listing.classes, missing)
     else:
         complaints += listing.boxes.shortages(listing.splits, listing.classes, missing)
-    listing = listing.divided(hold_out(listing.labels, listing.splits, fractions, seed))
+        complaints += listing.boxes.unknown(listing.classes)
+    splits = hold_out(listing.labels, listing.splits, fractions, seed)
+    if listing.boxes is not None:
+        splits = listing.boxes.spread(splits, len(listing.classes), missing, seed)
+    listing = listing.divided(splits)
     complaints += _too_small(listing, batch_size)
     found = survey(
         listing,
@@ -177,7 +181,8 @@ def _describe(config: DataConfig, listing: Listing, plan: _Plan, found: Survey) 
         warnings.append(f"channels that never change: {np.flatnonzero(constant).tolist()}")
     warnings += _leaks(listing, found.digests)
     boxed = listing.boxes is not None
-    if boxed:
+    if listing.boxes is not None:
+        warnings += listing.boxes.unseen(listing.splits, listing.classes)
         mean, std, constant = np.zeros_like(mean), np.ones_like(std), np.zeros_like(constant)
     return DatasetInfo(
         task="detection" if boxed else "classification",

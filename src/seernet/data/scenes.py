@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from seernet.data.files import Item, collate
 from seernet.data.images import UnreadableImageError, read_image, stretch, to_array
 from seernet.data.info import DatasetInfo
 from seernet.data.loader import Augment, Batch, Loader, Normalizer, Target, batch_count, generator
@@ -33,8 +33,6 @@ _STRETCH = 1.3  # width against height, at most
 _LEFT = 0.3  # of a box's area that must be left in the image
 _SMALLEST = 1.0  # pixels: sides of a box
 _CONTRAST, _BRIGHTNESS = 0.3, 0.15  # largest relative and absolute changes of a color
-
-_Item: TypeAlias = tuple[Tensor, Target] | str
 
 
 @dataclass(frozen=True)
@@ -77,22 +75,22 @@ class SceneImages:
             DataError: If a file vanished or broke since it was prepared.
         """
         normalize = Normalizer.of(self.info, self.device)
-        batches: Iterable[tuple[Tensor, list[Target]] | str] = DataLoader(
+        batches: Iterable[tuple[Tensor, Tensor] | str] = DataLoader(
             _Decoder(self),
             batch_size=batch_size,
             sampler=order,
             num_workers=self.workers if self.pixels is None else 0,
-            collate_fn=_collate,
+            collate_fn=collate,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the global one would advance
         )
         for batch in batches:
             if isinstance(batch, str):
                 raise DataError(batch)
-            pixels, targets = batch
+            pixels, places = batch
             here = [
-                {key: value.to(self.device, non_blocking=True) for key, value in target.items()}
-                for target in targets
+                {key: value.to(self.device) for key, value in self.targets[place].items()}
+                for place in places.tolist()
             ]
             yield normalize(pixels.to(self.device, non_blocking=True)).contiguous(), here
 
@@ -202,18 +200,20 @@ def moved(targets: Sequence[Target], draws: Draws, size: Sequence[int]) -> list[
 
 
 @dataclass(frozen=True)
-class _Decoder(TorchDataset[_Item]):
-    """What a worker process holds: item `i` is an image and its boxes, or a complaint."""
+class _Decoder(TorchDataset[Item]):
+    """What a worker process holds: item `i` is an image and `i`, or a complaint.
+
+    Boxes stay behind: each tensor from a worker is an open file while its batch is in use.
+    """
 
     images: SceneImages
 
     def __len__(self) -> int:
         return len(self.images.rows)
 
-    def __getitem__(self, index: int) -> _Item:
-        target = self.images.targets[index]
+    def __getitem__(self, index: int) -> Item:
         if self.images.pixels is not None:
-            return self.images.pixels[index], target
+            return self.images.pixels[index], index
         info, (name, _, _) = self.images.info, self.images.rows[index]
         path = Path(info.root or "") / name
         try:
@@ -224,14 +224,4 @@ class _Decoder(TorchDataset[_Item]):
                 "restore it, or run the prepare stage again."
             )
         pixels = to_array(stretch(picture.image, info.image_size))
-        return torch.from_numpy(pixels.copy()), target
-
-
-def _collate(items: list[_Item]) -> tuple[Tensor, list[Target]] | str:
-    good = []
-    for item in items:
-        if isinstance(item, str):
-            return item
-        good.append(item)
-    pixels, targets = zip(*good, strict=True)
-    return torch.stack(pixels), list(targets)
+        return torch.from_numpy(pixels.copy()), index

@@ -13,7 +13,8 @@ Without a list of training images these are all that no other list names.
 
 Only names inside the folder count: an annotation belongs to the image of the same name without its
 ending, whatever path the XML file gives. Corners are pixels counted from 1, both inside the box, as
-VOC has them. Objects marked "difficult" are not learned and do not count.
+VOC has them. Objects marked "difficult" are not learned, and are scored as COCO's crowds: what lies
+inside of one counts neither for nor against a detector.
 
 Source:
     Everingham et al. (2010), The PASCAL Visual Object Classes Challenge.
@@ -21,15 +22,16 @@ Source:
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from seernet.config import DataConfig
-from seernet.data.boxes import Box, Boxes, Defects, image_size, inside
+from seernet.data.boxes import BACKGROUND, Box, Boxes, Defects, image_size, inside
 from seernet.data.images import SUFFIXES, Picture, read_image
 from seernet.data.listing import Listing
 from seernet.errors import DataError
@@ -44,6 +46,11 @@ CLASSES = (
 _LAYOUT = "arrange it as <data.path>/Annotations/*.xml and <data.path>/JPEGImages/*"
 _IMAGES = ("JPEGImages", "images", "Images", "")
 _ANNOTATIONS = ("Annotations", "annotations", "")
+_LISTS = {name: name for name in ("train", "val", "trainval", "test")}
+_LISTS |= {"valid": "val", "validation": "val"}
+_OF_A_CLASS = re.compile(
+    r".+_(train|val|trainval|test)"
+)  # VOC has such lists too; they are not read
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,8 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
         raise DataError(f"data.path must be a folder, and {path!r} is none; {_LAYOUT}.")
     root = Path(path)
     defects = Defects(config.bad_boxes == "drop")
-    files = _by_stem(root, _ANNOTATIONS, {".xml"})
-    images = _by_stem(root, _IMAGES, SUFFIXES)
+    files = _by_stem(root, _ANNOTATIONS, {".xml"}, defects)
+    images = _by_stem(root, _IMAGES, SUFFIXES, defects)
     if not files:
         raise DataError(f"{root} has no annotations (*.xml); {_LAYOUT}.")
     splits, unlisted = _splits(root, sorted(files), defects)
@@ -122,7 +129,9 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
     )
 
 
-def _by_stem(root: Path, folders: Iterable[str], suffixes: Iterable[str]) -> dict[str, str]:
+def _by_stem(
+    root: Path, folders: Iterable[str], suffixes: Iterable[str], defects: Defects
+) -> dict[str, str]:
     """Files of the first folder that has any, as paths below the root, by name without ending."""
     endings = set(suffixes)
     for folder in folders:
@@ -140,20 +149,17 @@ def _by_stem(root: Path, folders: Iterable[str], suffixes: Iterable[str]) -> dic
                             "or rename one of them."
                         )
             if found:
+                deeper = place.glob("*/*") if folder else ()
+                for path in sorted(p for p in deeper if p.suffix.lower() in endings):
+                    kind = f"files lie in subfolders of {folder}, which are not read"
+                    defects.other(kind, "move them up", path.relative_to(root).as_posix())
                 return found
     return {}
 
 
 def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, str], list[str]]:
     """The split of each annotated image, as the lists have it, and which no list names."""
-    folder = root / "ImageSets" / "Main"
-    known = set(stems)
-    lists = {}
-    for name in ("train", "val", "trainval", "test"):
-        path = folder / f"{name}.txt"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            lists[name] = [_stem(line.strip(), known) for line in lines if line.strip()]
+    lists = _lists(root, set(stems), defects)
     if "train" not in lists and "trainval" in lists:
         lists["train"] = lists["trainval"]
     if not lists:
@@ -170,17 +176,49 @@ def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, s
     for name, split in places.items():
         for stem in lists[name]:
             if splits.setdefault(stem, split) != split:
-                defects.other(
-                    "images stand in two lists of ImageSets/Main", "keep each in one", stem
-                )
+                defects.other("images stand in two lists", "keep each in one", stem)
     return splits, [stem for stem in stems if stem not in splits]
 
 
+def _lists(root: Path, known: set[str], defects: Defects) -> dict[str, list[str]]:
+    """The names in each list of `ImageSets/Main`, or of `ImageSets` if there is no such folder."""
+    folder = root / "ImageSets"
+    folder = folder / "Main" if (folder / "Main").is_dir() else folder
+    paths: dict[str, Path] = {}
+    others = []
+    for path in sorted(folder.glob("*")):
+        if path.suffix.lower() != ".txt":
+            continue
+        kind = _LISTS.get(path.stem.lower())
+        if kind is None:
+            if not _OF_A_CLASS.fullmatch(path.stem.lower()):
+                others.append(path.name)
+        elif paths.setdefault(kind, path) != path:
+            defects.other(f"lists are of {kind} images beside another", "keep one", path.name)
+    for name in others:
+        if paths:
+            defects.note("lists are called neither train, val, trainval nor test: not read", name)
+        else:
+            remedy = "name them so, or remove them to have splits drawn"
+            defects.other("lists are called neither train, val, trainval nor test", remedy, name)
+    return {kind: _names(path, known) for kind, path in paths.items()}
+
+
+def _names(path: Path, known: set[str]) -> list[str]:
+    """The names in a list, in UTF-8 or, as some tools of Windows write, UTF-16."""
+    content = path.read_bytes()
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    lines = content.decode("utf-16" if wide else "utf-8-sig", errors="replace").splitlines()
+    return [_stem(line.strip(), known) for line in lines if line.strip()]
+
+
 def _stem(line: str, known: set[str]) -> str:
-    """An image's name in a line of a list, which may hold its ending or a flag (`-1`, `1`) too."""
-    for candidate in (line, Path(line).stem, line.split()[0], Path(line.split()[0]).stem):
-        if candidate in known:
-            return candidate
+    """An image's name in a line of a list, which may hold folders, its ending or a flag too."""
+    for text in (line, line.rsplit(None, 1)[0], line.split()[0]):
+        path = PureWindowsPath(text)  # takes both kinds of slashes
+        for candidate in (text, path.name, path.stem):
+            if candidate in known:
+                return candidate
     return line.split()[0]
 
 
@@ -207,7 +245,7 @@ def _scene(
     if found is None:
         return None
     if not objects:
-        defects.note("images without boxes, which only teach what is background", image)
+        defects.note(BACKGROUND, image)
     return _Scene(image, found, objects, file)
 
 

@@ -35,7 +35,7 @@ def load_baseline(folder: Path, config: ModelConfig, info: DatasetInfo) -> nn.Mo
         ArtifactError: If the file is missing, damaged, or of another network.
     """
     bare = config.model_copy(update={"checkpoint": None, "weights": None})
-    model = build(bare, len(info.classes), info.input_shape, info.task)
+    model = build(bare, len(info.classes), info.input_shape, info.task, overwritten=True)
     try:
         model.load_state_dict(read_state(folder / "model.safetensors"))
     except (ModelError, RuntimeError) as error:

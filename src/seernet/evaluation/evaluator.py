@@ -52,6 +52,8 @@ CODE = (
 )
 DIVERGENCE_PIXELS = 1 << 22  # compared at once
 WARMUP = 10  # one step in so many: without it some low-bit networks collapse to chance
+# By torch, torchvision's detectors and torchmetrics, of networks whose outputs are out of bounds.
+_RAISED = (RuntimeError, ArithmeticError, ValueError, IndexError, AssertionError)
 # What torch and its libraries say when the machine, not the policy, is to blame; the last is all
 # that oneDNN says when memory runs out.
 _MACHINE = (
@@ -171,7 +173,7 @@ class Evaluator:
             self._train(network, seed)
             found = score(network, scored(self.dataset, "search"), self.task)
             return Evaluation(found["score"], spent, soft_score=found.get("soft_score"))
-        except (ModelError, PolicyError, TrainingError, RuntimeError, MemoryError) as error:
+        except (ModelError, PolicyError, TrainingError, MemoryError, *_RAISED) as error:
             return _failed(error, spent)
 
     def divergence(self, policy: Policy) -> Divergence:

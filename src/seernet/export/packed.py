@@ -152,7 +152,9 @@ def load(folder: str | Path, *, trust_code: bool = False) -> nn.Module:
         )
     shape = shipped.graph.input_shape
     with torch.random.fork_rng(devices=[]):
-        model = build(shipped.model, len(shipped.classes), shape, shipped.task).eval()
+        model = build(
+            shipped.model, len(shipped.classes), shape, shipped.task, overwritten=True
+        ).eval()
     keep = kept_channels(model, shipped.policy, shipped.graph)
     skeleton = build_compressed(model, shipped.policy, shipped.graph, keep)
     network = unpack(skeleton, tensors, signed, shape)

@@ -9,6 +9,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +22,7 @@ from seernet.models.detector import Detector, thaw
 from seernet.models.detectors import fasterrcnn_resnet18, torchvision_detector
 from seernet.models.resnet20 import resnet20
 from seernet.models.small_ssd import small_ssd
-from seernet.models.state import load_checkpoint
+from seernet.models.state import load_checkpoint, unfetched
 from seernet.models.vgg_small import vgg_small
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def build(
     num_classes: int,
     input_shape: tuple[int, ...],
     task: str = "classification",
+    overwritten: bool = False,
 ) -> nn.Module:
     """Build the network of the `model` section.
 
@@ -50,6 +52,8 @@ def build(
         num_classes: Classes of the data set.
         input_shape: Channels, height and width of one image.
         task: `classification` or `detection`; a detector becomes a `Detector`.
+        overwritten: Whether all weights will be loaded from elsewhere, so that torchvision need
+            not fetch those that the arguments name (`weights_backbone`).
 
     Returns:
         The network, with its weights or checkpoint loaded if one is named, on the CPU.
@@ -58,7 +62,8 @@ def build(
         ModelError: If the name, the arguments, the weights or the checkpoint do not fit.
     """
     if config.name.startswith("torchvision:"):
-        model = _torchvision(config, num_classes, input_shape, task)
+        with unfetched() if overwritten or config.checkpoint else nullcontext():
+            model = _torchvision(config, num_classes, input_shape, task)
     elif config.weights is not None:
         raise ModelError(
             f"model.weights ({config.weights!r}) goes with torchvision networks only, not with "

@@ -131,11 +131,13 @@ class Detector(nn.Module):
         """
         seen: list[Tensor] = []
         part: Any = self.model.rpn.head if self.two_stage else self.model.head  # type: ignore[union-attr]
-        handles = [
-            part.register_forward_hook(lambda _, __, output: seen.append(_flat(output))),
-            # Anchors take the type of the maps: in bfloat16 they would be pixels off.
-            self.model.backbone.register_forward_hook(lambda _, __, maps: _float32(maps)),  # type: ignore[union-attr]
-        ]
+        # Anchors take the type of the maps, and decoded boxes that of the predictions: in bfloat16
+        # both would be pixels off.
+        exact: list[Any] = [self.model.backbone, part]
+        if self.two_stage:
+            exact.append(self.model.roi_heads.box_predictor)  # type: ignore[union-attr]
+        handles = [part.register_forward_hook(lambda _, __, output: seen.append(_flat(output)))]
+        handles += [m.register_forward_hook(lambda _, __, output: _float32(output)) for m in exact]
         wanted = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]
         try:
             found = self.model(list(images), wanted)
@@ -179,10 +181,12 @@ def _flat(output: Any) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
-def _float32(maps: Any) -> Any:
-    if isinstance(maps, Tensor):
-        return maps.float()
-    return type(maps)((name, value.float()) for name, value in maps.items())
+def _float32(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    if isinstance(output, dict):
+        return type(output)((name, _float32(value)) for name, value in output.items())
+    return type(output)(_float32(value) for value in output)
 
 
 def thaw(model: nn.Module) -> nn.Module:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from seernet.errors import ModelError
 
@@ -81,3 +85,17 @@ def _is_plain(value: Tensor) -> bool:
     """Whether a tensor holds real numbers, one after the other, and not only their shape."""
     dense = value.layout == torch.strided and not value.is_quantized and not value.is_meta
     return dense and not value.is_complex()
+
+
+@contextmanager
+def unfetched() -> Iterator[None]:
+    """Let torchvision build networks as with published weights, without fetching or loading them.
+
+    The names of weights decide more than values: SSDLite without those of its backbone has fewer
+    channels.
+    """
+    with (
+        patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: {}),
+        patch.object(nn.Module, "load_state_dict", lambda *_, **__: None),
+    ):
+        yield
