@@ -264,6 +264,16 @@ def test_lists_that_are_not_read_are_named(folder):
     assert "lists are of train images beside another: train.txt; keep one" in complaint
 
 
+def test_folders_may_have_other_names(folder):
+    (folder.root / "Annotations").rename(folder.root / "annots")
+    (folder.root / "JPEGImages").rename(folder.root / "pictures")
+    assert len(folder.listing()) == 12
+    (folder.root / "more").mkdir()
+    (folder.root / "annots" / "00.xml").rename(folder.root / "more" / "00.xml")
+    with pytest.raises(DataError, match=r"has no annotations.*arrange it as"):
+        folder.listing()
+
+
 def test_files_in_subfolders_are_not_passed_over(folder):
     (folder.root / "JPEGImages" / "more").mkdir()
     path = folder.root / "JPEGImages" / "00.png"

@@ -130,16 +130,21 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
 
 
 def _by_stem(
-    root: Path, folders: Iterable[str], suffixes: Iterable[str], defects: Defects
+    root: Path, folders: Sequence[str], suffixes: Iterable[str], defects: Defects
 ) -> dict[str, str]:
-    """Files of the first folder that has any, as paths below the root, by name without ending."""
+    """Files of the first folder that has any, as paths below the root, by name without ending.
+
+    If it is none of these `folders`, it may be the only other one.
+    """
     endings = set(suffixes)
-    for folder in folders:
+    others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in folders)
+    held = [name for name in others if any(_ends(p, endings) for p in (root / name).iterdir())]
+    for folder in (*folders, *(held if len(held) == 1 else ())):
         place = root / folder
         if place.is_dir():
             found: dict[str, str] = {}
             for path in sorted(place.iterdir()):
-                if path.suffix.lower() in endings and not path.name.startswith("."):
+                if _ends(path, endings):
                     name = path.relative_to(root).as_posix()
                     if name.encode("utf-8", "replace").decode() != name:
                         raise DataError(f"the file name {name!r} is not UTF-8; rename it.")
@@ -150,11 +155,15 @@ def _by_stem(
                         )
             if found:
                 deeper = place.glob("*/*") if folder else ()
-                for path in sorted(p for p in deeper if p.suffix.lower() in endings):
+                for path in sorted(p for p in deeper if _ends(p, endings)):
                     kind = f"files lie in subfolders of {folder}, which are not read"
                     defects.other(kind, "move them up", path.relative_to(root).as_posix())
                 return found
     return {}
+
+
+def _ends(path: Path, endings: set[str]) -> bool:
+    return path.suffix.lower() in endings and not path.name.startswith(".")
 
 
 def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, str], list[str]]:
