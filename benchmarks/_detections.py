@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seernet.data import Dataset, Target
 
 IMAGES = 5
-CONFIDENT = 0.5  # boxes below this score are not drawn
+CONFIDENT = 0.3  # boxes below this score are not drawn
 
 
 @torch.no_grad()
@@ -60,4 +60,4 @@ def _draw(axes: Axes, image: Tensor, found: Target, classes: tuple[str, ...]) ->
         axes.add_patch(
             Rectangle((left, top), right - left, bottom - top, fill=False, color=color, lw=1.2)
         )
-        axes.text(left, top, classes[label], color=color, fontsize=6, va="bottom")
+        axes.text(left, top, classes[label], color=color, fontsize=8, va="bottom")
