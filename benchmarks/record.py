@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torchvision
-from _detections import draw_detections
+from _detections import CONFIDENT, draw_detections
 from _shared import ROOT, markdown
 from torch import nn
 
@@ -93,8 +93,10 @@ def networks(params: Params, info: DatasetInfo, folder: Path) -> dict[str, nn.Mo
     return found
 
 
-def render(name: str, times: pd.DataFrame, what: dict[str, Any], params: Params) -> str:
-    """The record's README."""
+def render(
+    name: str, times: pd.DataFrame, what: dict[str, Any], params: Params, pictures: bool
+) -> str:
+    """The record's README; `pictures` says whether detections were drawn."""
     sample = artifacts.read_json(artifacts.METRICS / "sample.json", "sample")
     table = pd.read_csv(artifacts.TRADEOFF)
     columns = ["budget", "method", "seed", "bops_ratio", "size_bytes", "test_score"]
@@ -106,6 +108,8 @@ def render(name: str, times: pd.DataFrame, what: dict[str, Any], params: Params)
     cores = params.sample.workers * params.sample.evaluation.threads
     lines = [
         f"# {name}",
+        "",
+        "![Trade-off](figures/tradeoff.png)",
         "",
         f"Baseline on the test split: {table['baseline_score'].iloc[0]:.4f}. Ran on "
         + ", ".join(f"{key} {value}" for key, value in what.items())
@@ -123,6 +127,14 @@ def render(name: str, times: pd.DataFrame, what: dict[str, Any], params: Params)
         "",
         "`make verify-results` scores the networks below `networks/` on the test split again.",
     ]
+    if pictures:
+        lines += [
+            "",
+            "Five test images: what is annotated, and what the baseline and each budget's network",
+            f"find with a score of {CONFIDENT} or more.",
+            "",
+            "![Detections](figures/detections.png)",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -147,10 +159,11 @@ def main() -> None:
     (folder / "machine.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
     dataset = Dataset.open(artifacts.PREPARED, torch.device("cpu"), 0)
     found = networks(params, dataset.info, folder / "networks")
-    if dataset.info.task == "detection":
+    pictures = dataset.info.task == "detection"
+    if pictures:
         draw_detections(dataset, found, folder / "figures" / "detections.png")
     shutil.copy2(artifacts.BASELINE / "model.safetensors", folder / "baseline.safetensors")
-    text = render(name, times, what, params)
+    text = render(name, times, what, params, pictures)
     (folder / "README.md").write_text(text, encoding="utf-8")
     print(text)
 
