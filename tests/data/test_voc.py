@@ -255,6 +255,9 @@ def test_lists_that_are_not_read_are_named(folder):
     (complaint,) = folder.listing().complaints
     assert "2 lists are called neither train, val" in complaint
     assert "holdout.txt, training.txt; name them so" in complaint
+    everything = "\n".join(f"{number:02d}" for number in range(12))
+    (folder.root / "ImageSets" / "Main" / "default.txt").write_text(everything)
+    assert folder.listing().complaints == (complaint,)  # that one divides nothing
     (folder.root / "ImageSets" / "Main" / "train.txt").write_text("00\n01\n")
     listing = folder.listing()
     assert listing.complaints == ()
@@ -284,7 +287,7 @@ def test_files_in_subfolders_are_not_passed_over(folder):
 
 def test_class_of_which_no_box_is_left_is_refused(folder, tmp_path):
     config = folder.config(classes=["Cat", "dog"], bad_boxes="drop")
-    with pytest.raises(DataError, match=r"no usable box is of 'Cat'; correct data\.classes"):
+    with pytest.raises(DataError, match=r"no usable box is of 'Cat'; .* in data\.classes"):
         prepare(config, 0, tmp_path / "out", 2, progress=False)
 
 

@@ -87,7 +87,10 @@ class Boxes:
         none = [repr(name) for name, count in zip(classes, counts, strict=True) if not count]
         if not none:
             return []
-        return [f"no usable box is of {shorten(none)}; correct data.classes, or leave it out."]
+        return [
+            f"no usable box is of {shorten(none)}; correct the annotations, or name the classes "
+            "that there are in data.classes."
+        ]
 
     def spread(
         self, splits: NDArray[np.str_], classes: int, missing: Sequence[str], seed: int

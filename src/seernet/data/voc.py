@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -48,9 +49,7 @@ _IMAGES = ("JPEGImages", "images", "Images", "")
 _ANNOTATIONS = ("Annotations", "annotations", "")
 _LISTS = {name: name for name in ("train", "val", "trainval", "test")}
 _LISTS |= {"valid": "val", "validation": "val"}
-_OF_A_CLASS = re.compile(
-    r".+_(train|val|trainval|test)"
-)  # VOC has such lists too; they are not read
+_OF_A_CLASS = re.compile(r".+_(train|val|trainval|test)")  # lists of VOC's that are not needed
 
 
 @dataclass(frozen=True)
@@ -137,9 +136,7 @@ def _by_stem(
     If it is none of these `folders`, it may be the only other one.
     """
     endings = set(suffixes)
-    others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name not in folders)
-    held = [name for name in others if any(_ends(p, endings) for p in (root / name).iterdir())]
-    for folder in (*folders, *(held if len(held) == 1 else ())):
+    for folder in chain(folders, _only_other(root, folders, endings)):
         place = root / folder
         if place.is_dir():
             found: dict[str, str] = {}
@@ -160,6 +157,13 @@ def _by_stem(
                     defects.other(kind, "move them up", path.relative_to(root).as_posix())
                 return found
     return {}
+
+
+def _only_other(root: Path, folders: Sequence[str], endings: set[str]) -> Iterator[str]:
+    others = sorted(p for p in root.iterdir() if p.is_dir() and p.name not in folders)
+    held = [place.name for place in others if any(_ends(p, endings) for p in place.iterdir())]
+    if len(held) == 1:
+        yield held[0]
 
 
 def _ends(path: Path, endings: set[str]) -> bool:
@@ -190,7 +194,10 @@ def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, s
 
 
 def _lists(root: Path, known: set[str], defects: Defects) -> dict[str, list[str]]:
-    """The names in each list of `ImageSets/Main`, or of `ImageSets` if there is no such folder."""
+    """The names in each list of `ImageSets/Main`, or of `ImageSets` if there is no such folder.
+
+    A list of all images (CVAT's `default.txt`) says nothing of splits.
+    """
     folder = root / "ImageSets"
     folder = folder / "Main" if (folder / "Main").is_dir() else folder
     paths: dict[str, Path] = {}
@@ -200,7 +207,7 @@ def _lists(root: Path, known: set[str], defects: Defects) -> dict[str, list[str]
             continue
         kind = _LISTS.get(path.stem.lower())
         if kind is None:
-            if not _OF_A_CLASS.fullmatch(path.stem.lower()):
+            if not _OF_A_CLASS.fullmatch(path.stem.lower()) and not known <= {*_names(path, known)}:
                 others.append(path.name)
         elif paths.setdefault(kind, path) != path:
             defects.other(f"lists are of {kind} images beside another", "keep one", path.name)
