@@ -287,7 +287,9 @@ def test_files_in_subfolders_are_not_passed_over(folder):
 
 def test_class_of_which_no_box_is_left_is_refused(folder, tmp_path):
     config = folder.config(classes=["Cat", "dog"], bad_boxes="drop")
-    with pytest.raises(DataError, match=r"no usable box is of 'Cat'; .* in data\.classes"):
+    with pytest.raises(
+        DataError, match=r"no usable box is of 'Cat'; correct the annotations, or name the"
+    ):
         prepare(config, 0, tmp_path / "out", 2, progress=False)
 
 
@@ -376,8 +378,10 @@ def test_every_other_defect_names_its_file(folder):
     ):
         assert says in text
     notes = "\n".join(listing.warnings)
-    assert "images without boxes" in notes
-    assert "JPEGImages/nothing.png" in notes
+    assert (
+        "images without boxes: two-stage detectors learn background from them, SSDs nothing: "
+        "JPEGImages/nothing.png"
+    ) in notes
     assert "without an annotation are left out: JPEGImages/unannotated.png" in notes
     dropped = folder.listing(bad_boxes="drop")
     assert len(dropped.complaints) == 2  # what cannot be read stays an error
