@@ -74,23 +74,23 @@ class Bench:
         def measure(policies: Sequence[Policy]) -> list[float | None]:
             found = measurer(policies)
             seen.update({p.key(): e for p, e in zip(policies, found, strict=True)})
-            return [evaluation.score for evaluation in found]
+            return [evaluation.lesson[0] for evaluation in found]
 
         if name != "naive":
             run = self.sampler(name, seed).run
-            return run(measure, lambda policy: seen[policy.key()].soft_score)
+            return run(measure, lambda policy: seen[policy.key()].lesson[1])
         generator = torch.Generator().manual_seed(seed)
         shape = self.params.sample.evaluations, self.space.dimension
         points = torch.rand(shape, generator=generator, dtype=torch.float64)
         policies = self.space.decode(self.space.round(points))
         scores = measure(policies)
         return [
-            Measured(0, "initial", p, s, seen[p.key()].soft_score)
+            Measured(0, "initial", p, s, seen[p.key()].lesson[1])
             for p, s in zip(policies, scores, strict=True)
         ]
 
     def fit(self, measured: Sequence[Measured]) -> Predictor:
-        """The library's Gaussian process on measurements; failed ones are left out."""
+        """The library's Gaussian process on measurements; those that failed by chance are left out."""
         good = [m for m in measured if m.score is not None]
         scores, soft = (
             torch.tensor([getattr(m, name) for m in good], dtype=torch.float64)

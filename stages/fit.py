@@ -9,6 +9,7 @@ import torch
 
 from seernet import artifacts
 from seernet.config import Params, load
+from seernet.errors import by_machine
 from seernet.graph import NetworkGraph
 from seernet.policy import FeatureMap, Policy, Sensitivity, checked_space, save_policies
 from seernet.predictor import CrossValidation, assess, fit, save, select
@@ -23,8 +24,7 @@ def main() -> None:
     """Write `models/predictor/` and its metrics."""
     params = load()
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
-    table = artifacts.read_table(artifacts.EVALUATIONS, "sample")
-    table = table[table["score"].notna()]
+    table = with_lessons(artifacts.read_table(artifacts.EVALUATIONS, "sample"))
     held_out = table["origin"] == "random"
     sensitivity = Sensitivity.load(space, artifacts.SENSITIVITIES, "sample")
     feature_map = FeatureMap(space, sensitivity)
@@ -49,6 +49,13 @@ def main() -> None:
     if families[family].r2 < 0.0:
         logger.warning("the predictor is worse than the mean score; raise sample.evaluations")
     logger.info("%s: R2 %.3f, tau %.3f", family, metrics["r2"], metrics["kendall_tau"])
+
+
+def with_lessons(table: pd.DataFrame) -> pd.DataFrame:
+    """What the table teaches; see `Evaluation.lesson`. What the machine failed teaches nothing."""
+    table = table[~table["error"].fillna("").map(by_machine)].copy()
+    table.loc[table["score"].isna(), ["score", "soft_score"]] = 0.0
+    return table
 
 
 def figures(result: CrossValidation) -> dict[str, float]:

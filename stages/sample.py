@@ -70,9 +70,9 @@ def main() -> None:
             seen.update({p.key(): e for p, e in zip(policies, found, strict=True)})
             # Rivals keep the workers busy while the next policies are chosen.
             ahead.append(beside.submit(measurer, next(batches, ())))
-            return [evaluation.score for evaluation in found]
+            return [evaluation.lesson[0] for evaluation in found]
 
-        measured = sampler.run(measure, lambda policy: seen[policy.key()].soft_score)
+        measured = sampler.run(measure, lambda policy: seen[policy.key()].lesson[1])
         results = [evaluation for future in ahead for evaluation in future.result()]
         results += measurer(list(itertools.chain.from_iterable(batches)))
         require_one(results)
@@ -100,7 +100,7 @@ def write(
                 "origin": item.origin,
                 **item.policy.to_row(),
                 "cost_bops": cost,
-                "score": item.score,
+                "score": evaluation.score,
                 "soft_score": evaluation.soft_score,
                 "train_macs": evaluation.train_macs,
                 "error": evaluation.error,

@@ -71,6 +71,21 @@ def test_ascent_ends_just_inside_the_budget() -> None:
     assert (end > 0.48).all()
 
 
+def test_one_absurd_prediction_does_not_change_the_barrier_of_other_starts() -> None:
+    low, high = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    starts = torch.linspace(0.01, 0.4, 8, dtype=torch.float64).unsqueeze(1)
+    budgets = torch.full((8, 1), 0.5, dtype=torch.float64)
+    ends = []
+    for absurd in (-1.0, -1e9):
+
+        def score(u: Tensor, absurd: float = absurd) -> Tensor:
+            return torch.where(u[:, 0] < 0.02, absurd, u[:, 0])
+
+        problem = Problem(certain(score), (lambda u: u[:, 0],), 0.0)
+        ends.append(ascend(problem, starts, Region(low, high, budgets), Schedule(60, 0.05, 0.02)))
+    assert torch.equal(ends[0][1:], ends[1][1:])
+
+
 def test_starts_spread_over_cost_where_uniform_draws_would_not() -> None:
     low, high = torch.zeros(60, dtype=torch.float64), torch.ones(60, dtype=torch.float64)
     means = draw(128, low, high, torch.Generator().manual_seed(0)).mean(dim=1)

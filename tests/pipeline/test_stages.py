@@ -122,8 +122,8 @@ def sampling(stage, measure, *results):
 @pytest.mark.parametrize("results", [(GOOD, NO_MEMORY), (NO_MEMORY, BAD_POLICY)])
 def test_sampling_goes_on_without_a_policy_that_this_machine_cannot_measure(stage, results, caplog):
     def measure(found):
-        scores = found([POLICY, POLICY])
-        assert scores == [evaluation.score for evaluation in results]
+        lessons = {GOOD: 0.5, NO_MEMORY: None, BAD_POLICY: 0.0}
+        assert found([POLICY, POLICY]) == [lessons[evaluation] for evaluation in results]
         raise Reached
 
     with pytest.raises(Reached):
@@ -137,6 +137,21 @@ def test_sampling_without_any_memory_writes_no_result(stage):
         module.main()
     assert not Path("data/evaluations").exists()
     assert not Path("results").exists()
+
+
+def test_the_predictor_learns_that_a_network_cannot_be_trained_but_nothing_of_the_machine(stage):
+    table = pd.DataFrame(
+        {
+            "score": [0.5, None, None],
+            "soft_score": [0.4, None, None],
+            "error": [None, BAD_POLICY.error, NO_MEMORY.error],
+        }
+    )
+    found = stage.script("fit").with_lessons(table)
+    assert found["score"].tolist() == [0.5, 0.0]
+    assert found["soft_score"].tolist() == [0.4, 0.0]
+    assert BAD_POLICY.lesson == (0.0, 0.0)
+    assert NO_MEMORY.lesson == (None, None)
 
 
 def test_a_failed_measurement_stands_in_the_table_with_policy_and_cause_and_without_score(stage):

@@ -17,9 +17,9 @@ def features(hand: NetworkGraph) -> FeatureMap:
 def test_features_by_hand(hand: NetworkGraph) -> None:
     # coordinates: kept first, kept point, weight bits deep and point, act bits deep and point
     found = features(hand)
-    u = torch.tensor([[0.0, 1.0, 0.5, 0.0, 1.0, 0.0]], dtype=torch.float64)
+    u = torch.tensor([[1 / 3, 1.0, 0.5, 0.0, 1.0, 0.0]], dtype=torch.float64)
     named = dict(zip(found.names, found(u)[0].tolist(), strict=True))
-    assert named["pruning_ratio/first"] == pytest.approx(2 / 8)
+    assert named["pruning_ratio/first"] == pytest.approx(0.5)  # 4 of 2 to 8 channels: halved once
     assert named["pruning_ratio/point"] == pytest.approx(1.0)
     assert named["weight_bits/deep"] == pytest.approx((4**-2 - 4**-3) / (4**-2 - 4**-4))  # 0.8
     assert named["weight_bits/point"] == 0.0
@@ -27,7 +27,7 @@ def test_features_by_hand(hand: NetworkGraph) -> None:
     # the searched layers have 1152 and 512 MACs
     assert named["sum/weight_bits"] == pytest.approx(0.8 * 1152 / 1664)
     assert named["sum/act_bits"] == pytest.approx(1152 / 1664)
-    assert named["sum/kept"] == pytest.approx((0.25 + 1.0) / 2)
+    assert named["sum/kept"] == pytest.approx((0.5 + 1.0) / 2)
 
 
 def test_log_bops_runs_from_zero_to_one(hand: NetworkGraph) -> None:

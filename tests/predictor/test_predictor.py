@@ -88,6 +88,19 @@ def test_scores_stay_as_they_are_without_soft_ones_to_trust(case: str) -> None:
     assert residual == 0.0
 
 
+def test_the_residual_around_the_curve_is_unbiased_from_few_rows() -> None:
+    found = [smoothed(*noisy_and_soft(12, seed, noise=0.1)[1:])[1] for seed in range(200)]
+    assert torch.stack(found).mean().sqrt().item() == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("value", [1.01, -0.01, math.nan, math.inf])
+def test_soft_scores_out_of_range_are_named(value: float) -> None:
+    features, scores, soft = noisy_and_soft(16, seed=0)
+    soft[3] = value
+    with pytest.raises(ArtifactError, match=r"scores.* must lie in \[0, 1\], row 3 has"):
+        fit("gp", features, scores, CONFIG, 0, soft)
+
+
 def test_soft_scores_make_better_predictions_of_the_noisy_ones() -> None:
     features, scores, soft = noisy_and_soft(48, seed=2)
     fresh, again, _ = noisy_and_soft(200, seed=3)

@@ -21,7 +21,7 @@ from seernet import artifacts
 from seernet.compression import compress, count, recalibrate_norms
 from seernet.config import DataConfig, EvaluationConfig, ModelConfig, Params
 from seernet.data import Augment, Dataset, Targets
-from seernet.errors import ModelError, PolicyError, TrainingError
+from seernet.errors import ModelError, PolicyError, TrainingError, by_machine
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.graph import NetworkGraph
 from seernet.policy import Policy
@@ -54,12 +54,6 @@ DIVERGENCE_PIXELS = 1 << 22  # compared at once
 WARMUP = 10  # one step in so many: without it some low-bit networks collapse to chance
 # By torch, torchvision's detectors and torchmetrics, of networks whose outputs are out of bounds.
 _RAISED = (RuntimeError, ArithmeticError, ValueError, IndexError, AssertionError)
-# What torch and its libraries say when the machine, not the policy, is to blame; the last is all
-# that oneDNN says when memory runs out.
-_MACHINE = (
-    *("out of memory", "allocate memory", "not enough memory", "alloc_failed", "cuda error"),
-    "could not create a primitive",
-)
 
 
 @dataclass(frozen=True)
@@ -127,6 +121,12 @@ class Evaluation:
     error: str = ""
     final: bool = True
     soft_score: float | None = None
+
+    @property
+    def lesson(self) -> tuple[float | None, float | None]:
+        """Score and soft score for a predictor to learn: 0 of a network that cannot be trained."""
+        untrainable = self.score is None and self.final
+        return (0.0, 0.0) if untrainable else (self.score, self.soft_score)
 
 
 @dataclass(frozen=True)
@@ -239,8 +239,7 @@ class Evaluator:
 
 def _failed(error: Exception, spent: int) -> Evaluation:
     cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    machine = isinstance(error, MemoryError) or any(t in cause.lower() for t in _MACHINE)
-    return Evaluation(None, spent, cause, final=not machine)
+    return Evaluation(None, spent, cause, final=not by_machine(cause))
 
 
 @functools.lru_cache(maxsize=1)

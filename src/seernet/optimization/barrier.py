@@ -72,8 +72,10 @@ def ascend(problem: Problem, starts: Tensor, region: Region, schedule: Schedule)
     u = starts
     first, second = torch.zeros_like(u), torch.zeros_like(u)
     with torch.no_grad():
-        # Scores that do not vary over the starts would switch the barrier off: keep a floor.
-        spread = float(problem.objective(u).std(correction=0).clamp_min(1e-6))
+        # Scores lie in [0, 1], predictions of far policies need not. Scores that do not vary over
+        # the starts would switch the barrier off: keep a floor.
+        scores = problem.objective(u).clamp(-1.0, 1.0)
+        spread = float(scores.std(correction=0).clamp_min(1e-6))
     for step in range(schedule.iterations):
         progress = step / max(schedule.iterations - 1, 1)
         weight = schedule.barrier_weight * spread * FINAL_WEIGHT**progress

@@ -1,7 +1,8 @@
 """Features of a policy that an accuracy predictor learns from easily: what physics knows.
 
 The power of uniform quantization noise falls with 4^-bits, so a bit-width enters as the share of
-that noise it takes away; a channel group enters as its kept fraction. A few sums over layers, each
+that noise it takes away. Halving a group's channels costs about as much wherever it happens, so
+they enter by their logarithm, from 0 at the fewest to 1 at all. A few sums over layers, each
 weighted by the layer's share of the MACs, say the same of the network as a whole, for predictors
 that have seen few policies, and the measured sensitivities of single places, if given, say which
 places matter. Every feature lies in [0, 1], and none falls when more bits or channels
@@ -34,6 +35,7 @@ class FeatureMap:
         self._pruned = torch.tensor([kind == "pruning_ratio" for kind in kinds])
         self._low_noise = torch.pow(4.0, -space.low)
         self._span = (self._low_noise - torch.pow(4.0, -space.high)).clamp(min=1e-300)
+        self._halvings = (space.high / space.low).log().clamp(min=1e-300)
         ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
         self._log_bops = self.cost(ends).bops.log()
         macs = self.cost(ends[1:]).layer_macs[0]
@@ -64,7 +66,7 @@ class FeatureMap:
             `n x f` features in [0, 1], differentiable, each non-decreasing in every coordinate.
         """
         value = self.space.physical(u)
-        kept = value / self.space.high
+        kept = (value / self.space.low).log() / self._halvings
         quiet = (self._low_noise - torch.pow(4.0, -value)) / self._span
         single = torch.where(self._pruned, kept, quiet)
         log_bops = self.cost(u).bops.log()

@@ -103,13 +103,15 @@ def fit(
 
     Raises:
         ConfigError: If the family is unknown.
-        ArtifactError: If rows are too few, not finite, or out of range.
+        ArtifactError: If rows are too few, not finite, or out of range, or soft scores are.
     """
     if family not in FAMILIES:
         raise ConfigError(
             f"predictor.family must be one of {sorted(FAMILIES)}, got {family!r}; change it."
         )
     features, scores = check_rows(features, scores)
+    if soft is not None:
+        _, soft = check_rows(features, soft)
     scaling = Scaling.of(features, scores, soft)
     rows = scaling.inputs(features), scaling.targets(scores, soft)
     with single_thread(), torch.enable_grad():

@@ -141,8 +141,8 @@ def smoothed(scores: Tensor, soft: Tensor | None) -> tuple[Tensor, Tensor]:
     centred = (own - own.mean()) / own.std(correction=0).clamp_min(MIN_TARGET_SPREAD)
     powers = torch.stack([centred**power for power in range(4)], dim=1)
     curve = powers @ torch.linalg.lstsq(powers, targets[:, None]).solution[:, 0]
-    residual = (targets - curve).square().mean()
-    explains = residual < (1.0 - LEAST_EXPLAINED) * targets.var(correction=0)
+    residual = (targets - curve).square().sum() / (len(soft) - powers.shape[1])
+    explains = residual < (1.0 - LEAST_EXPLAINED) * targets.var()
     return (curve, residual) if explains and (centred @ targets) > 0.0 else alone
 
 
@@ -168,7 +168,7 @@ def check_rows(features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         raise ArtifactError(f"features must be finite, row {bad[0]} is not; drop that row.")
     if bad := _first(~((scores >= 0.0) & (scores <= 1.0))):
         raise ArtifactError(
-            f"scores must lie in [0, 1], row {bad[0]} has {scores[bad[0]].item():g}; "
+            f"scores, and soft scores, must lie in [0, 1], row {bad[0]} has {scores[bad[0]].item():g}; "
             "leave failed measurements out."
         )
     return features, scores

@@ -13,7 +13,7 @@ from seernet.predictor.fitting import FAMILIES, FittedPredictor
 from seernet.predictor.interface import Predictor, single_thread
 from seernet.predictor.scaling import Scaling
 
-VERSION = 4
+VERSION = 5
 HEADER, NUMBERS = "predictor.json", "predictor.safetensors"
 
 

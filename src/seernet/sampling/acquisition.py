@@ -2,7 +2,8 @@
 
 `integrated` (the default) asks which measurements, together, would lower the variance most where it
 matters: among policies spread over cost, and along the predicted front. It needs no rule against
-near-twins. See `reduce_variance`. They join what the ascent would choose now, half of each batch.
+near-twins. See `reduce_variance`. They join what the ascent would choose now, a quarter of each
+batch.
 
 The others value candidates one by one. `variance` is the paper's: ask where the predictor is least
 certain. Where accuracy is low it is least certain too, so that asks mostly about policies nobody

@@ -28,7 +28,10 @@ _PROPOSALS = 1 << 20
 _FEWEST = 5
 _ANCHORS = 0.5  # of the initial design
 _FRONT = 24
-_FRONT_SHARES = {"integrated": 0.5, "frontier": 0.75}  # of each batch, what the ascent would choose
+_FRONT_SHARES = {
+    "integrated": 0.25,
+    "frontier": 0.75,
+}  # of each batch, what the ascent would choose
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SAME = 1e-9
 
@@ -41,7 +44,7 @@ class Measured:
         round: 0 for the initial design and for random policies, then 1, 2, ...
         origin: `initial`, `active` or `random`.
         policy: The policy.
-        score: Its score, None if the measurement failed.
+        score: Its score: 0 if it cannot be trained, None if measuring it failed by chance.
         soft: A less noisy companion of the score, if there is one; see `predictor.smoothed`.
     """
 
@@ -105,7 +108,8 @@ class ActiveSampler:
         """Run the loop.
 
         Args:
-            measure: Scores of policies in their order, None where a measurement failed.
+            measure: Scores of policies in their order: 0 where one cannot be trained, so that its
+                like are avoided; None where nothing was learnt, as when memory ran out.
             soft: The soft score of a policy that was measured, None if there is none.
 
         Returns:
@@ -177,15 +181,16 @@ class ActiveSampler:
         """
         front = self._front(belief)
         chosen = self._of_front(front, known, number)
-        ahead = torch.cat([chosen, _new(front, torch.cat([known, chosen]))])
-        points = torch.cat([ahead, population])
-        weight = torch.full((len(points),), 0.5 / len(population), dtype=torch.float64)
-        weight[: len(ahead)] = 0.5 / max(len(ahead), 1)
-        fresh = torch.cdist(points, known).amin(dim=1) > _SAME
+        ahead = _new(torch.cat([chosen, front]), known)
+        others = _new(population, torch.cat([known, ahead]))
+        points = torch.cat([ahead, others])
+        one = torch.ones(len(points), dtype=torch.float64)
+        parts = [part / (2 * max(len(part), 1)) for part in one.split([len(ahead), len(others)])]
         with torch.no_grad():
             joint, noise = belief.predictor.covariance(self.features(points))
-        joint[:, ~fresh] = 0.0  # nothing is learned from measuring those again
-        picks = reduce_variance(joint, noise, weight, self.config.batch, range(len(chosen)))
+        picks = reduce_variance(
+            joint, noise, torch.cat(parts), self.config.batch, range(len(chosen))
+        )
         return points[picks]
 
     def _of_front(self, front: Tensor, known: Tensor, number: int) -> Tensor:
