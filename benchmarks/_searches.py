@@ -90,7 +90,7 @@ class Bench:
         ]
 
     def fit(self, measured: Sequence[Measured]) -> Predictor:
-        """The library's Gaussian process on measurements; those that failed by chance are left out."""
+        """The library's Gaussian process on measurements; what the machine failed is left out."""
         good = [m for m in measured if m.score is not None]
         scores, soft = (
             torch.tensor([getattr(m, name) for m in good], dtype=torch.float64)

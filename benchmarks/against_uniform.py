@@ -45,7 +45,8 @@ STUDENT_BOUND = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833)
 def main() -> None:
     """Run the missing seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 .. N-1 (default 5)")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default 5)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (default 0)")
     parser.add_argument("--finetunings", type=int, default=5, help="of each network (default 5)")
     parser.add_argument("--jobs", type=int, default=1, help="seeds side by side (default 1)")
     parser.add_argument("--params", type=Path, default=ROOT / "params.yaml")
@@ -59,7 +60,8 @@ def main() -> None:
     identity = digest([json.loads(json.dumps(counted)), code_digest(CODE), stages])
     with ThreadPoolExecutor(arguments.jobs) as pool:
         run = partial(run_seed, params=params, identity=identity)
-        tables = list(pool.map(run, range(arguments.seeds)))
+        seeds = range(arguments.first, arguments.first + arguments.seeds)
+        tables = list(pool.map(run, seeds))
     summary = summarize(pd.concat(tables))
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -168,8 +168,8 @@ def check_rows(features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         raise ArtifactError(f"features must be finite, row {bad[0]} is not; drop that row.")
     if bad := _first(~((scores >= 0.0) & (scores <= 1.0))):
         raise ArtifactError(
-            f"scores, and soft scores, must lie in [0, 1], row {bad[0]} has {scores[bad[0]].item():g}; "
-            "leave failed measurements out."
+            f"scores, and soft scores, must lie in [0, 1], row {bad[0]} has "
+            f"{scores[bad[0]].item():g}; leave failed measurements out."
         )
     return features, scores
 
