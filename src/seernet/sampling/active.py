@@ -185,7 +185,7 @@ class ActiveSampler:
         others = _new(population, torch.cat([known, ahead]))
         points = torch.cat([ahead, others])
         one = torch.ones(len(points), dtype=torch.float64)
-        parts = [part / (2 * max(len(part), 1)) for part in one.split([len(ahead), len(others)])]
+        parts = [part / (2 * max(len(part), 1)) for part in (one[: len(ahead)], one[len(ahead) :])]
         with torch.no_grad():
             joint, noise = belief.predictor.covariance(self.features(points))
         picks = reduce_variance(
