@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -393,6 +394,34 @@ def test_folder_without_annotations_is_explained(tmp_path):
         list_source(DataConfig(name="voc", path=str(tmp_path)))
     with pytest.raises(DataError, match="must be a folder"):
         list_source(DataConfig(name="voc", path=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize("inside", ["", "Annotations", "annotations"])
+def test_a_folder_for_each_split_is_read(folder, tmp_path, inside):
+    root = tmp_path / "export"
+    parts = {"train": range(8), "valid": range(8, 10), "test": range(10, 12)}
+    for part, numbers in parts.items():
+        (root / part / inside).mkdir(parents=True)
+        (root / part / ("images" if inside else "")).mkdir(exist_ok=True)
+        for number in numbers:
+            # A name may stand in several folders.
+            xml = root / part / inside / f"{number % 2}-{number // 2 if part == 'train' else 0}.xml"
+            shutil.copy(folder.root / f"Annotations/{number:02d}.xml", xml)
+            image = root / part / ("images" if inside else "") / f"{xml.stem}.png"
+            shutil.copy(folder.root / f"JPEGImages/{number:02d}.png", image)
+    listing = list_source(DataConfig(name="voc", path=str(root), image_size=20))
+    assert not listing.complaints
+    place = "images/" if inside else ""
+    assert listing.names[:2] == [f"test/{place}0-0.png", f"test/{place}1-0.png"]
+    assert listing.splits.tolist() == ["test"] * 2 + ["train"] * 8 + ["search"] * 2
+    assert len(listing.boxes.labels) == 18
+
+
+def test_two_folders_of_one_split_are_refused(folder, tmp_path):
+    for part in ("train", "val", "valid"):
+        shutil.copytree(folder.root, tmp_path / "export" / part)
+    listing = list_source(DataConfig(name="voc", path=str(tmp_path / "export"), image_size=20))
+    assert any("folders are of val images beside another" in text for text in listing.complaints)
 
 
 def test_images_beside_their_annotations_are_found(tmp_path):

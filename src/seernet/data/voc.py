@@ -9,7 +9,9 @@ Which list becomes which split:
 | train, val | train, less a share | that share | val |
 | train or trainval, or no list at all | all, less two shares | one share | the other share |
 
-Without a list of training images these are all that no other list names.
+Without a list of training images these are all that no other list names. In place of lists there
+may be folders `train`, `val` (or `valid`) and `test`, each in this layout, or with images and XML
+files side by side.
 
 Only names inside the folder count: an annotation belongs to the image of the same name without its
 ending, whatever path the XML file gives. Corners are pixels counted from 1, both inside the box, as
@@ -84,11 +86,10 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
         raise DataError(f"data.path must be a folder, and {path!r} is none; {_LAYOUT}.")
     root = Path(path)
     defects = Defects(config.bad_boxes == "drop")
-    files = _by_stem(root, _ANNOTATIONS, {".xml"}, defects)
-    images = _by_stem(root, _IMAGES, SUFFIXES, defects)
+    files, images, lists = _folders(root, defects) or _folder(root, defects)
     if not files:
         raise DataError(f"{root} has no annotations (*.xml); {_LAYOUT}.")
-    splits, unlisted = _splits(root, sorted(files), defects)
+    splits, unlisted = _splits(lists, sorted(files), defects)
     scenes, names = [], []
     for stem in sorted(splits):
         scene = _scene(root, stem, files.get(stem), images.get(stem), defects)
@@ -128,16 +129,47 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
     )
 
 
+Found = tuple[dict[str, str], dict[str, str], dict[str, list[str]]]
+
+
+def _folder(root: Path, defects: Defects) -> Found:
+    """Annotations and images by name, as paths below the root, and the names in each list."""
+    files = _by_stem(root, root, _ANNOTATIONS, {".xml"}, defects)
+    images = _by_stem(root, root, _IMAGES, SUFFIXES, defects)
+    return files, images, _lists(root, set(files), defects)
+
+
+def _folders(root: Path, defects: Defects) -> Found | None:
+    """The same of a folder for each split; None if there is none for training."""
+    files: dict[str, str] = {}
+    images: dict[str, str] = {}
+    lists: dict[str, list[str]] = {}
+    if any(_ends(path, {".xml"}) for name in _ANNOTATIONS for path in (root / name).glob("*")):
+        return None
+    for part in sorted(path for path in root.iterdir() if path.is_dir()):
+        kind = _LISTS.get(part.name.lower())
+        own = _by_stem(root, part, _ANNOTATIONS, {".xml"}, defects) if kind else {}
+        if kind is None or not own:
+            continue
+        if kind in lists:
+            defects.other(f"folders are of {kind} images beside another", "keep one", part.name)
+        files |= {f"{part.name}/{stem}": file for stem, file in own.items()}
+        pictures = _by_stem(root, part, _IMAGES, SUFFIXES, defects)
+        images |= {f"{part.name}/{stem}": image for stem, image in pictures.items()}
+        lists[kind] = [f"{part.name}/{stem}" for stem in own]
+    return (files, images, lists) if {"train", "trainval"} & set(lists) else None
+
+
 def _by_stem(
-    root: Path, folders: Sequence[str], suffixes: Iterable[str], defects: Defects
+    root: Path, base: Path, folders: Sequence[str], suffixes: Iterable[str], defects: Defects
 ) -> dict[str, str]:
-    """Files of the first folder that has any, as paths below the root, by name without ending.
+    """Files of the base's first folder that has any, as paths below the root, by their stem.
 
     If it is none of these `folders`, it may be the only other one.
     """
     endings = set(suffixes)
-    for folder in chain(folders, _only_other(root, folders, endings)):
-        place = root / folder
+    for folder in chain(folders, _only_other(base, folders, endings)):
+        place = base / folder
         if place.is_dir():
             found: dict[str, str] = {}
             for path in sorted(place.iterdir()):
@@ -159,8 +191,8 @@ def _by_stem(
     return {}
 
 
-def _only_other(root: Path, folders: Sequence[str], endings: set[str]) -> Iterator[str]:
-    others = sorted(p for p in root.iterdir() if p.is_dir() and p.name not in folders)
+def _only_other(base: Path, folders: Sequence[str], endings: set[str]) -> Iterator[str]:
+    others = sorted(p for p in base.iterdir() if p.is_dir() and p.name not in folders)
     held = [place.name for place in others if any(_ends(p, endings) for p in place.iterdir())]
     if len(held) == 1:
         yield held[0]
@@ -170,9 +202,10 @@ def _ends(path: Path, endings: set[str]) -> bool:
     return path.suffix.lower() in endings and not path.name.startswith(".")
 
 
-def _splits(root: Path, stems: list[str], defects: Defects) -> tuple[dict[str, str], list[str]]:
+def _splits(
+    lists: dict[str, list[str]], stems: list[str], defects: Defects
+) -> tuple[dict[str, str], list[str]]:
     """The split of each annotated image, as the lists have it, and which no list names."""
-    lists = _lists(root, set(stems), defects)
     if "train" not in lists and "trainval" in lists:
         lists["train"] = lists["trainval"]
     if not lists:
