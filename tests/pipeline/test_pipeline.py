@@ -3,7 +3,6 @@
 import itertools
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -165,7 +164,9 @@ def test_metrics_and_plots_are_shown(finished):
     assert "index.html" in finished.dvc("plots", "show")
 
 
-def test_killed_in_the_middle_and_run_again_gives_the_same_lock(finished, fresh):
+def test_killed_run_and_budgets_side_by_side_give_the_same_lock_and_a_failure_loses_nothing(
+    finished, fresh
+):
     """Nothing measured is lost, and the outcome is that of a run never interrupted.
 
     Nor does it depend on locale and time zone: this run writes ASCII unless told, on another day.
@@ -181,10 +182,38 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_lock(finished, fresh)
     assert 3 <= kept < 16
     output = fresh.dvc("repro", "sample")
     assert made_now(output) == measured(fresh) - kept
-    fresh.repro()
-    ours, theirs = (yaml.safe_load(lock)["stages"] for lock in (fresh.lock, finished.first_lock))
+    fresh.repro("latency", "front")
+    before = {"prepare", "pretrain", "latency", "sample", "fit", "front"}
+
+    def side_by_side():
+        command = [sys.executable, "stages/parallel.py", "3"]
+        return subprocess.run(
+            command, cwd=fresh.folder, env=fresh.environment, capture_output=True, text=True
+        )
+
+    obstacle = fresh.folder / ".store/progress/finetune-low"
+    obstacle.parent.mkdir(exist_ok=True)
+    obstacle.write_text("not a folder")
+    ended = side_by_side()
+    assert ended.returncode == 1
+    assert "error: finetune@low failed, for the reason above" in ended.stderr
+    assert "a file or folder cannot be written" in ended.stdout
+    assert "Traceback" not in ended.stdout + ended.stderr
+    missing = {"finetune@low", "export@low", "collect", "report"}
+    ran = set(re.findall(r"Running stage '([^']+)'", ended.stdout))
+    assert ran - missing == ALL - before - missing
+    ours, first = (yaml.safe_load(lock)["stages"] for lock in (fresh.lock, finished.first_lock))
+    assert ours == {name: entry for name, entry in first.items() if name not in missing}
+
+    obstacle.unlink()
+    ended = side_by_side()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    ran = re.findall(r"Running stage '([^']+)'", ended.stdout)
+    assert sorted(ran) == sorted(missing)
+    ours = yaml.safe_load(fresh.lock)["stages"]
     assert set(ours) == ALL
-    assert ours == theirs
+    assert ours == first
+    assert fresh.repro() == []
 
 
 def test_of_two_runs_at_once_one_works_and_the_other_says_who_is_in_the_way(finished):
@@ -201,41 +230,3 @@ def test_of_two_runs_at_once_one_works_and_the_other_says_who_is_in_the_way(fini
     finished.repro()
     lock, first = (yaml.safe_load(text) for text in (finished.lock, finished.first_lock))
     assert lock == first
-
-
-def test_budgets_side_by_side_give_the_same_lock_and_a_failure_loses_nothing(finished, tmp_path):
-    beside = finished.copy(tmp_path / "beside")
-    first = yaml.safe_load(finished.first_lock)
-    before = {"prepare", "pretrain", "latency", "sample", "fit", "front"}
-    kept = {name: entry for name, entry in first["stages"].items() if name in before}
-    (beside.folder / "dvc.lock").write_text(yaml.safe_dump({**first, "stages": kept}))
-    shutil.rmtree(beside.folder / ".dvc/cache/runs")
-
-    def side_by_side():
-        command = [sys.executable, "stages/parallel.py", "3"]
-        return subprocess.run(
-            command, cwd=beside.folder, env=beside.environment, capture_output=True, text=True
-        )
-
-    obstacle = beside.folder / ".store/progress/finetune-low"
-    obstacle.parent.mkdir(exist_ok=True)
-    obstacle.write_text("not a folder")
-    ended = side_by_side()
-    assert ended.returncode == 1
-    assert "error: finetune@low failed, for the reason above" in ended.stderr
-    assert "a file or folder cannot be written" in ended.stdout
-    assert "Traceback" not in ended.stdout + ended.stderr
-    missing = {"finetune@low", "export@low", "collect", "report"}
-    ran = set(re.findall(r"Running stage '([^']+)'", ended.stdout))
-    assert ran - missing == ALL - before - missing
-    ours = yaml.safe_load(beside.lock)["stages"]
-    expected = {name: entry for name, entry in first["stages"].items() if name not in missing}
-    assert ours == expected
-
-    obstacle.unlink()
-    ended = side_by_side()
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    ran = re.findall(r"Running stage '([^']+)'", ended.stdout)
-    assert sorted(ran) == sorted(missing)
-    assert yaml.safe_load(beside.lock)["stages"] == first["stages"]
-    assert beside.repro() == []
