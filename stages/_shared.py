@@ -10,6 +10,8 @@ from seernet.store import default_root
 
 logger = logging.getLogger("measuring")
 
+FEWEST = 5  # policies to search on from
+
 
 def require_one(evaluations: Sequence[Evaluation]) -> None:
     """Go on without some measurements that the machine made fail, but not without all of them.
@@ -25,6 +27,21 @@ def require_one(evaluations: Sequence[Evaluation]) -> None:
             "a policy is recorded as failed, because this machine cannot measure it (%s); `dvc "
             "repro -f sample` tries again.",
             evaluation.error,
+        )
+
+
+def require_trainable(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse to search on from an initial design of which hardly a policy can be trained.
+
+    Raises:
+        SeerNetError: Says why the first one failed.
+    """
+    trained = sum(evaluation.score is not None for evaluation in evaluations)
+    errors = [e.error for e in evaluations if e.score is None and e.final]
+    if errors and trained < FEWEST <= len(evaluations):
+        raise SeerNetError(
+            f"only {trained} of {len(evaluations)} policies could be trained, {FEWEST} are needed "
+            f"to go on ({errors[0]}); lower sample.evaluation.learning_rate, or check the network."
         )
 
 

@@ -9,7 +9,6 @@ import torch
 
 from seernet import artifacts
 from seernet.config import Params, load
-from seernet.errors import by_machine
 from seernet.graph import NetworkGraph
 from seernet.policy import FeatureMap, Policy, Sensitivity, checked_space, save_policies
 from seernet.predictor import CrossValidation, assess, fit, save, select
@@ -53,7 +52,7 @@ def main() -> None:
 
 def with_lessons(table: pd.DataFrame) -> pd.DataFrame:
     """What the table teaches; see `Evaluation.lesson`. What the machine failed teaches nothing."""
-    table = table[~table["error"].fillna("").map(by_machine)].copy()
+    table = table[table["score"].notna() | table["final"].astype(bool)].copy()
     table.loc[table["score"].isna(), ["score", "soft_score"]] = 0.0
     return table
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pandas as pd
 import torch
-from _shared import require_one
+from _shared import require_one, require_trainable
 
 from seernet import artifacts
 from seernet.config import load
@@ -67,6 +67,8 @@ def main() -> None:
         def measure(policies: Sequence[Policy]) -> list[float | None]:
             found = measurer(policies)
             require_one(found)
+            if not seen:
+                require_trainable(found)
             seen.update({p.key(): e for p, e in zip(policies, found, strict=True)})
             # Rivals keep the workers busy while the next policies are chosen.
             ahead.append(beside.submit(measurer, next(batches, ())))
@@ -103,6 +105,7 @@ def write(
                 "score": evaluation.score,
                 "soft_score": evaluation.soft_score,
                 "train_macs": evaluation.train_macs,
+                "final": evaluation.final,
                 "error": evaluation.error,
             }
         )
@@ -120,6 +123,13 @@ def write(
     }
     artifacts.write_json(artifacts.METRICS / "sample.json", metrics)
     logger.info("%d measurements, %d failed", metrics["evaluations"], metrics["failed"])
+    untrained = table[table["score"].isna() & table["final"]]
+    if len(untrained):
+        logger.warning(
+            "%d policies cannot be trained, and count as a score of 0 from here on (the first: %s)",
+            len(untrained),
+            untrained["error"].iloc[0],
+        )
 
 
 if __name__ == "__main__":

@@ -39,16 +39,3 @@ class ArtifactError(SeerNetError):
 
 class ExportError(SeerNetError):
     """A network cannot be written as a deployable file, or the file does not do what it should."""
-
-
-# What torch and its libraries say when the machine, not the policy, is to blame; the last is all
-# that oneDNN says when memory runs out.
-_MACHINE = (
-    *("memoryerror", "out of memory", "allocate memory", "not enough memory", "alloc_failed"),
-    *("cuda error", "could not create a primitive"),
-)
-
-
-def by_machine(error: str) -> bool:
-    """Whether an error's name and message say that the machine failed, not what ran on it."""
-    return any(sign in error.lower() for sign in _MACHINE)

@@ -417,6 +417,39 @@ def test_a_folder_for_each_split_is_read(folder, tmp_path, inside):
     assert len(listing.boxes.labels) == 18
 
 
+@pytest.mark.parametrize("beside", ["ImageSets", "images", "Annotations"])
+def test_a_folder_called_train_divides_nothing_where_the_layout_is_the_usual_one(
+    folder, tmp_path, beside
+):
+    root = tmp_path / "data with train"
+    shutil.copytree(folder.root, root)
+    (root / "JPEGImages").rename(root / "images")
+    if beside == "ImageSets":  # images and annotations in `train`, lists beside it
+        (root / "train").mkdir()
+        for path in sorted(root.glob("*/*.*")):
+            path.rename(root / "train" / path.name)
+        (root / "ImageSets").mkdir()
+        (root / "ImageSets" / "test.txt").write_text("00\n01\n", encoding="utf-8")
+    elif beside == "images":
+        (root / "Annotations").rename(root / "train")
+    else:
+        shutil.copytree(folder.root, root / "train")
+    listing = list_source(DataConfig(name="voc", path=str(root), image_size=20))
+    assert not listing.complaints
+    assert len(listing.names) == 12
+    assert listing.splits.tolist().count("test") == (2 if beside == "ImageSets" else 0)
+
+
+def test_folders_of_other_names_and_images_without_annotations_are_named(folder, tmp_path):
+    for part in ("train", "holdout", "test"):
+        shutil.copytree(folder.root, tmp_path / "export" / part)
+    shutil.rmtree(tmp_path / "export/test/Annotations")
+    listing = list_source(DataConfig(name="voc", path=str(tmp_path / "export"), image_size=20))
+    (complaint,) = listing.complaints
+    assert "folders are called neither train, val nor test: holdout" in complaint
+    assert any("without an annotation are left out" in text for text in listing.warnings)
+
+
 def test_two_folders_of_one_split_are_refused(folder, tmp_path):
     for part in ("train", "val", "valid"):
         shutil.copytree(folder.root, tmp_path / "export" / part)

@@ -144,7 +144,7 @@ def test_the_predictor_learns_that_a_network_cannot_be_trained_but_nothing_of_th
         {
             "score": [0.5, None, None],
             "soft_score": [0.4, None, None],
-            "error": [None, BAD_POLICY.error, NO_MEMORY.error],
+            "final": [True, True, False],
         }
     )
     found = stage.script("fit").with_lessons(table)
@@ -154,7 +154,18 @@ def test_the_predictor_learns_that_a_network_cannot_be_trained_but_nothing_of_th
     assert NO_MEMORY.lesson == (None, None)
 
 
-def test_a_failed_measurement_stands_in_the_table_with_policy_and_cause_and_without_score(stage):
+def test_an_initial_design_that_cannot_be_trained_names_the_cause(stage):
+    results = (GOOD, NO_MEMORY, *[BAD_POLICY] * 4)
+    module = sampling(stage, lambda found: found([POLICY] * 6), *results)
+    with pytest.raises(
+        SeerNetError, match=r"only 1 of 6 .*the loss is not a number.*learning_rate"
+    ):
+        module.main()
+
+
+def test_a_failed_measurement_stands_in_the_table_with_policy_and_cause_and_without_score(
+    stage, caplog
+):
     layer = Layer("fc", "linear", 8, 8, 4, 2, {}, {}, False, True, True)
     graph = NetworkGraph((1, 2, 2), (layer,), (), (), (), {})
     space = SearchSpace(graph, SpaceConfig(edge_bits=None))
@@ -166,6 +177,11 @@ def test_a_failed_measurement_stands_in_the_table_with_policy_and_cause_and_with
     assert table["weight_bits/fc"].tolist() == [4, 2]
     assert table["score"].isna().tolist() == [False, True]
     assert table["error"].fillna("").tolist() == ["", BAD_POLICY.error]
+    assert table["final"].tolist() == [True, True]
+    assert (
+        f"1 policies cannot be trained, and count as a score of 0 from here on (the first: {BAD_POLICY.error}"
+        in caplog.text
+    )
     assert json.loads(Path("results/metrics/sample.json").read_text())["failed"] == 1
 
 

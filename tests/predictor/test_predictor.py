@@ -88,6 +88,20 @@ def test_scores_stay_as_they_are_without_soft_ones_to_trust(case: str) -> None:
     assert residual == 0.0
 
 
+def test_networks_that_cannot_be_trained_say_nothing_of_how_scores_go_together() -> None:
+    _, scores, soft = noisy_and_soft(32, seed=0, noise=0.1)
+    failed = torch.zeros(4, dtype=torch.float64)
+    unrelated = torch.cat([soft.flip(0), failed])
+    with_failures = torch.cat([scores, failed])
+    found, residual = smoothed(with_failures, unrelated)
+    assert torch.equal(found, log_errors(with_failures))
+    assert residual == 0.0
+    found, residual = smoothed(with_failures, torch.cat([soft, failed]))
+    alone, expected = smoothed(scores, soft)
+    assert torch.equal(found, torch.cat([alone, log_errors(failed)]))
+    assert residual == expected > 0.0
+
+
 def test_the_residual_around_the_curve_is_unbiased_from_few_rows() -> None:
     found = [smoothed(*noisy_and_soft(12, seed, noise=0.1)[1:])[1] for seed in range(200)]
     assert torch.stack(found).mean().sqrt().item() == pytest.approx(0.1, rel=0.05)

@@ -10,8 +10,8 @@ Which list becomes which split:
 | train or trainval, or no list at all | all, less two shares | one share | the other share |
 
 Without a list of training images these are all that no other list names. In place of lists there
-may be folders `train`, `val` (or `valid`) and `test`, each in this layout, or with images and XML
-files side by side.
+may be folders `train`, `val` (or `valid`) and `test`, each with images and XML files, side by side
+or in folders of their own.
 
 Only names inside the folder count: an annotation belongs to the image of the same name without its
 ending, whatever path the XML file gives. Corners are pixels counted from 1, both inside the box, as
@@ -46,9 +46,13 @@ CLASSES = (
 )
 """Of VOC 2007 and 2012."""
 
-_LAYOUT = "arrange it as <data.path>/Annotations/*.xml and <data.path>/JPEGImages/*"
+_LAYOUT = (
+    "arrange it as <data.path>/Annotations/*.xml and <data.path>/JPEGImages/*, or so in each of "
+    "its folders train, val and test"
+)
 _IMAGES = ("JPEGImages", "images", "Images", "")
 _ANNOTATIONS = ("Annotations", "annotations", "")
+_KINDS = ((_ANNOTATIONS, {".xml"}), (_IMAGES, set(SUFFIXES)))
 _LISTS = {name: name for name in ("train", "val", "trainval", "test")}
 _LISTS |= {"valid": "val", "validation": "val"}
 _OF_A_CLASS = re.compile(r".+_(train|val|trainval|test)")  # lists of VOC's that are not needed
@@ -86,7 +90,8 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
         raise DataError(f"data.path must be a folder, and {path!r} is none; {_LAYOUT}.")
     root = Path(path)
     defects = Defects(config.bad_boxes == "drop")
-    files, images, lists = _folders(root, defects) or _folder(root, defects)
+    layout = _folders if _is_divided(root) else _folder
+    files, images, lists = layout(root, defects)
     if not files:
         raise DataError(f"{root} has no annotations (*.xml); {_LAYOUT}.")
     splits, unlisted = _splits(lists, sorted(files), defects)
@@ -139,25 +144,46 @@ def _folder(root: Path, defects: Defects) -> Found:
     return files, images, _lists(root, set(files), defects)
 
 
-def _folders(root: Path, defects: Defects) -> Found | None:
-    """The same of a folder for each split; None if there is none for training."""
+def _is_divided(root: Path) -> bool:
+    """Whether a folder for training holds all of its own, and the root nothing beside."""
+    if (root / "ImageSets").exists() or any(_holds(root, _KINDS)):
+        return False
+    training = [path for path in root.iterdir() if _split_of(path) in ("train", "trainval")]
+    return any(all(_holds(path, _KINDS)) for path in training)
+
+
+def _holds(base: Path, kinds: Iterable[tuple[Sequence[str], set[str]]]) -> list[bool]:
+    return [
+        any(_ends(path, endings) for folder in folders for path in (base / folder).glob("*"))
+        for folders, endings in kinds
+    ]
+
+
+def _split_of(folder: Path) -> str | None:
+    return _LISTS.get(folder.name.lower()) if folder.is_dir() else None
+
+
+def _folders(root: Path, defects: Defects) -> Found:
+    """The same of a folder for each split."""
     files: dict[str, str] = {}
     images: dict[str, str] = {}
     lists: dict[str, list[str]] = {}
-    if any(_ends(path, {".xml"}) for name in _ANNOTATIONS for path in (root / name).glob("*")):
-        return None
     for part in sorted(path for path in root.iterdir() if path.is_dir()):
-        kind = _LISTS.get(part.name.lower())
-        own = _by_stem(root, part, _ANNOTATIONS, {".xml"}, defects) if kind else {}
-        if kind is None or not own:
+        kind = _split_of(part)
+        if kind is None:
+            if _holds(part, _KINDS)[0]:
+                remedy = "name them so, or remove them"
+                defects.other("folders are called neither train, val nor test", remedy, part.name)
             continue
-        if kind in lists:
-            defects.other(f"folders are of {kind} images beside another", "keep one", part.name)
-        files |= {f"{part.name}/{stem}": file for stem, file in own.items()}
+        own = _by_stem(root, part, _ANNOTATIONS, {".xml"}, defects)
         pictures = _by_stem(root, part, _IMAGES, SUFFIXES, defects)
+        files |= {f"{part.name}/{stem}": file for stem, file in own.items()}
         images |= {f"{part.name}/{stem}": image for stem, image in pictures.items()}
-        lists[kind] = [f"{part.name}/{stem}" for stem in own]
-    return (files, images, lists) if {"train", "trainval"} & set(lists) else None
+        if own and kind in lists:
+            defects.other(f"folders are of {kind} images beside another", "keep one", part.name)
+        if own:
+            lists[kind] = [f"{part.name}/{stem}" for stem in own]
+    return files, images, lists
 
 
 def _by_stem(

@@ -21,7 +21,7 @@ from seernet import artifacts
 from seernet.compression import compress, count, recalibrate_norms
 from seernet.config import DataConfig, EvaluationConfig, ModelConfig, Params
 from seernet.data import Augment, Dataset, Targets
-from seernet.errors import ModelError, PolicyError, TrainingError, by_machine
+from seernet.errors import ModelError, PolicyError, TrainingError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.graph import NetworkGraph
 from seernet.policy import Policy
@@ -54,6 +54,20 @@ DIVERGENCE_PIXELS = 1 << 22  # compared at once
 WARMUP = 10  # one step in so many: without it some low-bit networks collapse to chance
 # By torch, torchvision's detectors and torchmetrics, of networks whose outputs are out of bounds.
 _RAISED = (RuntimeError, ArithmeticError, ValueError, IndexError, AssertionError)
+# What torch and its libraries say when the machine, not the policy, is to blame; the last is all
+# that oneDNN says when memory runs out.
+_MACHINE = (
+    *("memoryerror", "out of memory", "allocate memory", "not enough memory", "alloc_failed"),
+    *(
+        "cuda error",
+        "cuda driver error",
+        "cudnn error",
+        "cudnn algorithm",
+        "unable to find an engine",
+    ),
+    *("start new thread", "dataloader worker", "too many open files"),
+    "could not create a primitive",
+)
 
 
 @dataclass(frozen=True)
@@ -239,7 +253,7 @@ class Evaluator:
 
 def _failed(error: Exception, spent: int) -> Evaluation:
     cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return Evaluation(None, spent, cause, final=not by_machine(cause))
+    return Evaluation(None, spent, cause, final=not any(sign in cause.lower() for sign in _MACHINE))
 
 
 @functools.lru_cache(maxsize=1)

@@ -34,8 +34,8 @@ class FeatureMap:
         kinds = [c.kind for c in space.coordinates]
         self._pruned = torch.tensor([kind == "pruning_ratio" for kind in kinds])
         self._low_noise = torch.pow(4.0, -space.low)
-        self._span = (self._low_noise - torch.pow(4.0, -space.high)).clamp(min=1e-300)
-        self._halvings = (space.high / space.low).log().clamp(min=1e-300)
+        self._span = _span(self._low_noise - torch.pow(4.0, -space.high))
+        self._halvings = _span((space.high / space.low).log())
         ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
         self._log_bops = self.cost(ends).bops.log()
         macs = self.cost(ends[1:]).layer_macs[0]
@@ -70,9 +70,13 @@ class FeatureMap:
         quiet = (self._low_noise - torch.pow(4.0, -value)) / self._span
         single = torch.where(self._pruned, kept, quiet)
         log_bops = self.cost(u).bops.log()
-        span = (self._log_bops[1] - self._log_bops[0]).clamp(min=1e-300)
-        relative = (log_bops - self._log_bops[0]) / span
+        relative = (log_bops - self._log_bops[0]) / _span(self._log_bops[1] - self._log_bops[0])
         parts = [single, single @ self._weights.T, relative[:, None]]
         if self.sensitivity is not None:
             parts.append(self.sensitivity(u)[:, None])
         return torch.cat(parts, dim=1)
+
+
+def _span(ends: Tensor) -> Tensor:
+    """Distances between ends, 1 where there is none, to divide by."""
+    return torch.where(ends > 0.0, ends, 1.0)

@@ -128,22 +128,29 @@ def smoothed(scores: Tensor, soft: Tensor | None) -> tuple[Tensor, Tensor]:
     Args:
         scores: `n` scores.
         soft: `n` soft scores (see `Task.score`), or None. Where they do not rise with the scores,
-            or explain less than most of the log errors' variance, they are not used.
+            or explain less than most of the log errors' variance, they are not used. Both are 0 of
+            a policy that cannot be trained: that says nothing of how they go together.
 
     Returns:
         `n` negative log errors, and the variance of the scores' own around them, 0-dimensional.
     """
     targets = log_errors(scores)
     alone = targets, torch.zeros_like(targets.mean())
-    if soft is None or len(soft) < FEWEST_SMOOTHED:
+    if soft is None:
         return alone
-    own = log_errors(soft)
+    trained = (scores > 0.0) | (soft > 0.0)
+    if int(trained.sum()) < FEWEST_SMOOTHED:
+        return alone
+    every, targets, own = targets.clone(), targets[trained], log_errors(soft[trained])
     centred = (own - own.mean()) / own.std(correction=0).clamp_min(MIN_TARGET_SPREAD)
     powers = torch.stack([centred**power for power in range(4)], dim=1)
     curve = powers @ torch.linalg.lstsq(powers, targets[:, None]).solution[:, 0]
-    residual = (targets - curve).square().sum() / (len(soft) - powers.shape[1])
+    residual = (targets - curve).square().sum() / (len(targets) - powers.shape[1])
     explains = residual < (1.0 - LEAST_EXPLAINED) * targets.var()
-    return (curve, residual) if explains and (centred @ targets) > 0.0 else alone
+    if not explains or (centred @ targets) <= 0.0:
+        return alone
+    every[trained] = curve
+    return every, residual
 
 
 def check_rows(features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:

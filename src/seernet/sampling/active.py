@@ -21,7 +21,7 @@ from seernet.predictor import Predictor, fit
 from seernet.sampling.acquisition import ACQUISITIONS, Belief, reduce_variance
 from seernet.sampling.anchors import anchors
 from seernet.sampling.design import SpreadDesign
-from seernet.sampling.evolution import Evolution, diverse
+from seernet.sampling.evolution import Evolution, distances, diverse
 
 _RANDOM_SEED = 7919
 _PROPOSALS = 1 << 20
@@ -34,6 +34,7 @@ _FRONT_SHARES = {
 }  # of each batch, what the ascent would choose
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SAME = 1e-9
+_VAIN = 8  # rounds that find no new policy
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Measured:
         round: 0 for the initial design and for random policies, then 1, 2, ...
         origin: `initial`, `active` or `random`.
         policy: The policy.
-        score: Its score: 0 if it cannot be trained, None if measuring it failed by chance.
+        score: Its score; 0 or None where measuring it failed, see `ActiveSampler.run`.
         soft: A less noisy companion of the score, if there is one; see `predictor.smoothed`.
     """
 
@@ -116,20 +117,21 @@ class ActiveSampler:
             All policies that were measured, in order.
 
         Raises:
-            SeerNetError: If nearly all measurements of the initial design failed.
+            SeerNetError: If next to nothing was learnt, or all policies score the same.
         """
         policies = self.initial_policies()
         scores = measure(policies)
         measured = [
             Measured(0, "initial", p, s, soft(p)) for p, s in zip(policies, scores, strict=True)
         ]
-        number = 0
-        while len(measured) < self.config.evaluations:
+        number = vain = 0
+        while len(measured) < self.config.evaluations and vain < _VAIN:
             number += 1
             count = min(self.config.batch, self.config.evaluations - len(measured))
             batch = self.propose(measured, number)[:count]
+            vain = 0 if batch else vain + 1
             if not batch:
-                break  # the space is exhausted
+                continue  # other candidates, until the space seems exhausted
             scores = measure(batch)
             measured += [
                 Measured(number, "active", p, s, soft(p))
@@ -138,7 +140,9 @@ class ActiveSampler:
         return measured
 
     def propose(self, measured: Sequence[Measured], number: int) -> list[Policy]:
-        """A full batch of policies worth measuring next, given those measured so far.
+        """A batch of policies worth measuring next, given those measured so far.
+
+        It is a full one, if there are as many new candidates.
 
         With the acquisitions `integrated` and `frontier`, a part of it is what the ascent would
         choose now, at costs that shift from round to round: where the predictor is too optimistic
@@ -184,6 +188,8 @@ class ActiveSampler:
         ahead = _new(torch.cat([chosen, front]), known)
         others = _new(population, torch.cat([known, ahead]))
         points = torch.cat([ahead, others])
+        if not len(points):
+            return points
         one = torch.ones(len(points), dtype=torch.float64)
         parts = [part / (2 * max(len(part), 1)) for part in (one[: len(ahead)], one[len(ahead) :])]
         with torch.no_grad():
@@ -195,7 +201,8 @@ class ActiveSampler:
 
     def _of_front(self, front: Tensor, known: Tensor, number: int) -> Tensor:
         """Those of the front that this round measures: new ones, spread over cost."""
-        count = round(self.config.batch * _FRONT_SHARES.get(self.config.acquisition, 0.0))
+        each = self.config.batch * _FRONT_SHARES.get(self.config.acquisition, 0.0)
+        count = math.floor(number * each) - math.floor((number - 1) * each)  # also of small batches
         return _new(_spread_over(front, count, number), known)
 
     def _front(self, belief: Belief) -> Tensor:
@@ -248,6 +255,6 @@ def _new(points: Tensor, known: Tensor) -> Tensor:
     """Those of `points` that differ from each other and from all known policies, in order."""
     fresh = points[:0]
     for point in points[:, None]:
-        if float(torch.cdist(point, torch.cat([known, fresh])).min()) > _SAME:
+        if float(distances(point, torch.cat([known, fresh])).min()) > _SAME:
             fresh = torch.cat([fresh, point])
     return fresh
