@@ -38,7 +38,7 @@ def front(
     Args:
         front: `front.csv`: `cost_bops, bops_ratio, mean, std`.
         summary: What `seernet.report.tables.summarize` returns.
-        evaluations: `evaluations.csv`; those that the predictor learnt from are drawn faintly.
+        evaluations: `evaluations.csv`; scores that the predictor learnt from are drawn faintly.
         metric: Which score it is, `top1` or `map`.
 
     Returns:
