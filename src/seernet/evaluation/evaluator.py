@@ -58,15 +58,9 @@ _RAISED = (RuntimeError, ArithmeticError, ValueError, IndexError, AssertionError
 # that oneDNN says when memory runs out.
 _MACHINE = (
     *("memoryerror", "out of memory", "allocate memory", "not enough memory", "alloc_failed"),
-    *(
-        "cuda error",
-        "cuda driver error",
-        "cudnn error",
-        "cudnn algorithm",
-        "unable to find an engine",
-    ),
-    *("start new thread", "dataloader worker", "too many open files"),
-    "could not create a primitive",
+    *("cuda error", "cuda driver error", "cudnn error", "cudnn algorithm"),
+    *("unable to find an engine", "start new thread", "dataloader worker"),
+    *("too many open files", "could not create a primitive"),
 )
 
 

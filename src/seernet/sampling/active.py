@@ -28,10 +28,7 @@ _PROPOSALS = 1 << 20
 _FEWEST = 5
 _ANCHORS = 0.5  # of the initial design
 _FRONT = 24
-_FRONT_SHARES = {
-    "integrated": 0.25,
-    "frontier": 0.75,
-}  # of each batch, what the ascent would choose
+_FRONT_SHARES = {"integrated": 0.25, "frontier": 0.75}  # of a batch, what the ascent would choose
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SAME = 1e-9
 _VAIN = 8  # rounds that find no new policy
@@ -190,13 +187,11 @@ class ActiveSampler:
         points = torch.cat([ahead, others])
         if not len(points):
             return points
-        one = torch.ones(len(points), dtype=torch.float64)
-        parts = [part / (2 * max(len(part), 1)) for part in (one[: len(ahead)], one[len(ahead) :])]
+        weight = torch.full((len(points),), 0.5 / max(len(others), 1), dtype=torch.float64)
+        weight[: len(ahead)] = 0.5 / max(len(ahead), 1)
         with torch.no_grad():
             joint, noise = belief.predictor.covariance(self.features(points))
-        picks = reduce_variance(
-            joint, noise, torch.cat(parts), self.config.batch, range(len(chosen))
-        )
+        picks = reduce_variance(joint, noise, weight, self.config.batch, range(len(chosen)))
         return points[picks]
 
     def _of_front(self, front: Tensor, known: Tensor, number: int) -> Tensor:
