@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of finetune.epochs")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side (default 2)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--networks", nargs="+", help="of those named above (default all)")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     params = resolve(load())
@@ -192,6 +193,9 @@ def main() -> None:
         section = params.finetune.model_copy(update={"epochs": arguments.epochs})
         params = params.model_copy(update={"finetune": section})
     chosen = policies(params)
+    if unknown := set(arguments.networks or ()) - set(chosen):
+        parser.error(f"no network {sorted(unknown)}; there are {list(chosen)}")
+    chosen = {name: chosen[name] for name in arguments.networks or chosen}
     names = list(dict.fromkeys(["as it is", *arguments.variants]))
     jobs = [
         (params, name, policy, seed)
