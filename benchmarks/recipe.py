@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="instead of finetune.epochs")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side (default 2)")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--networks", nargs="+", help="of those named above (default all)")
+    parser.add_argument("--networks", nargs="+", help="budgets, `uniform 2 bits`, `uniform 3 bits`")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     params = resolve(load())
