@@ -7,10 +7,14 @@ also run under torch's watch for host synchronisation, which ends the benchmark 
 - images/s of training the baseline, in either arithmetic and layout, step by step, on a GPU also
   recorded (as the pipeline does there), and through `torch.compile`;
 - images/s of training it at 4 bits, in the same ways;
+- on a CPU, the same as the pipeline does it, and what each of two measures brings there: freed
+  memory kept (`seernet.allocator`), and float32 for the gradients of depthwise convolutions that
+  are slow in bfloat16 (`seernet.training.depthwise`);
 - policies/minute of sampling, from one process to several that share the device.
 
     python benchmarks/throughput.py
     python benchmarks/throughput.py --model torchvision:resnet18 --batch 64
+    python benchmarks/throughput.py --model torchvision:mobilenet_v2 --batch 32
 """
 
 from __future__ import annotations
@@ -22,16 +26,19 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from _shared import markdown, write_summary
 from torch import Tensor, nn
 
+from seernet.allocator import recycle
 from seernet.compression import compress
 from seernet.config import DataConfig, EvaluationConfig, ModelConfig, SpaceConfig
 from seernet.data import Augment, prepare
@@ -43,6 +50,7 @@ from seernet.sampling import SpreadDesign
 from seernet.training import (
     Classification,
     Recipe,
+    lay_out,
     make_optimizer,
     replay_on,
     seeded,
@@ -95,6 +103,25 @@ def training_rates(evaluator: Evaluator, batch: int, compiled: bool) -> dict[str
                     replay = replay_on(network) if kind == "recorded" else None
                     rate = _rate(network, batches, precision, device, replay)
                     found[f"{name}, {precision}, {layout}, {kind}"] = {"images_per_second": rate}
+    return found
+
+
+def cpu_rates(evaluator: Evaluator, batch: int) -> dict[str, dict[str, float]]:
+    """Images a second of training at 4 bits as the pipeline does it, one measure after another."""
+    batches = _batches(evaluator, batch, 12)
+    network = _quantized(evaluator)
+    lay_out(network, evaluator.dataset.info.input_shape)
+
+    def rate() -> dict[str, float]:
+        precision = fast_precision("cpu")
+        return {"images_per_second": _rate(copy.deepcopy(network), batches, precision, "cpu", None)}
+
+    found = {}
+    with patch("seernet.training.loop.exact_depthwise", lambda _: nullcontext()):
+        found["torch alone"] = rate()
+        recycle()
+        found["freed memory kept"] = rate()
+    found["and depthwise gradients in float32"] = rate()
     return found
 
 
@@ -177,7 +204,8 @@ def sampling_rates(
     quick = replace(spec, config=spec.config.model_copy(update={"steps": 1}))
     found = {}
     for workers in arguments.workers:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=recycle) as pool:
             list(pool.map(evaluate_policy, [(quick, jobs[0][1])] * 2 * workers))  # start, import
             list(pool.map(evaluate_policy, jobs[:1] * 2 * workers))
             begin = time.perf_counter()
@@ -211,6 +239,7 @@ def main() -> None:
         evaluator = Evaluator(spec)
         if device == "cuda":
             watch_for_synchronisation(evaluator, arguments.batch)
+        on_cpu = cpu_rates(evaluator, arguments.batch) if device == "cpu" else {}  # the first
         summary = {
             "model": arguments.model,
             "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
@@ -218,6 +247,7 @@ def main() -> None:
             "batch": arguments.batch,
             "steps": arguments.steps,
             "training": training_rates(evaluator, arguments.batch, arguments.compile),
+            "on_cpu": on_cpu,
             "sampling": sampling_rates(spec, evaluator, arguments),
         }
     write_summary(f"throughput/{arguments.model.rpartition(':')[2]}-{device}", summary)
@@ -229,8 +259,11 @@ def render(summary: dict[str, Any]) -> str:
     tables = []
     for part, key, first in (
         ("training", "images_per_second", "training"),
+        ("on_cpu", "images_per_second", "training at 4 bits on a CPU"),
         ("sampling", "policies_per_minute", "processes"),
     ):
+        if not summary[part]:
+            continue
         rates = {name: row[key] for name, row in summary[part].items()}
         reference = next(iter(rates.values()))
         rows = [[name, f"{rate:.0f}", f"{rate / reference:.2f}"] for name, rate in rates.items()]

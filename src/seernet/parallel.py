@@ -18,6 +18,7 @@ from concurrent.futures import (
 )
 from typing import ParamSpec, TypeVar
 
+from seernet.allocator import recycle
 from seernet.errors import WorkerError
 
 P = ParamSpec("P")
@@ -85,11 +86,12 @@ class LocalExecutor(Executor):
 
     def _processes(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
+        return ProcessPoolExecutor(self.workers, mp_context=context, initializer=_begin)
 
 
-def _end_with_parent() -> None:
-    """Let a worker end at once, and silently, when its parent is interrupted or killed."""
+def _begin() -> None:
+    """Let a worker keep its memory, and end at once, silently, when its parent does."""
+    recycle()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_outlive_nobody, daemon=True).start()
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from seernet.allocator import recycle
 from seernet.distributed import leads
 from seernet.errors import ConfigError, SeerNetError
 
@@ -60,6 +61,7 @@ def run(main: Callable[[], None]) -> None:
             traceback. A `SystemExit` of `main` and any other exception, which is a defect, pass
             through.
     """
+    recycle()
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=logging.INFO if leads() else logging.ERROR, handlers=[handler])

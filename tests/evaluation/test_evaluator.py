@@ -203,5 +203,5 @@ def test_divergence_grows_as_bits_are_taken_away(opened, policies, project):
     values = [divergence.value for divergence in found]
     assert values[1] == pytest.approx(values[0], rel=0.05)
     assert 0.0 <= values[0] < values[2]
-    assert found[0].macs == 4 * 64 * int(project.cost.baseline().macs)
+    assert found[0].macs == 3 * 64 * int(project.cost.baseline().macs)
     assert opened.divergence(policy) == found[-1]

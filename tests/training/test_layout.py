@@ -41,11 +41,20 @@ def test_full_blocks_of_channels_come_last():
         [nn.Conv2d(3, 12, 3)],
         [nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 1)],
         [nn.Conv2d(3, 16, 1, 2)],
-        [nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 20, 1)],
+        [nn.Conv2d(3, 12, 3), nn.Conv2d(12, 12, 3, groups=12), nn.Conv2d(12, 20, 1, 2)],
     ],
 )
 def test_partial_blocks_stay_on_a_cpu(layers):
     assert not laid_out(nn.Sequential(*layers))
+
+
+def test_depthwise_convolutions_come_last_at_any_width():
+    depthwise = nn.Conv2d(12, 12, 5, 2, padding=2, groups=12)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), depthwise, nn.Conv2d(12, 20, 1))
+    images = torch.rand(2, *SHAPE)
+    before = model(images)
+    assert laid_out(model)
+    torch.testing.assert_close(model(images), before)
 
 
 def test_network_that_views_stays():

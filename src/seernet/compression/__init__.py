@@ -1,6 +1,6 @@
 """Compression: physical pruning, fake quantization, calibration, and an independent count."""
 
-from seernet.compression.calibration import calibrate, quantizers, recalibrate_norms
+from seernet.compression.calibration import at_once, calibrate, quantizers, recalibrate_norms
 from seernet.compression.compress import build_compressed, compress, kept_channels
 from seernet.compression.count import Count, count
 from seernet.compression.layers import QuantConv2d, QuantLinear
@@ -21,6 +21,7 @@ __all__ = [
     "QuantConv2d",
     "QuantLinear",
     "Quantizer",
+    "at_once",
     "build_compressed",
     "calibrate",
     "compress",

@@ -11,7 +11,7 @@ from seernet.compression.quantizer import Quantizer
 from seernet.models import in_mode
 
 BATCH = 128  # images, at most
-PIXELS = 1 << 22
+PIXELS = 1 << 21
 
 
 def quantizers(model: nn.Module) -> list[Quantizer]:
@@ -19,32 +19,34 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
     return [module for module in model.modules() if isinstance(module, Quantizer)]
 
 
-def calibrate(model: nn.Module, images: Tensor) -> None:
+def calibrate(model: nn.Module, images: Tensor, shifted: bool = True) -> None:
     """Set batch-norm statistics and step sizes of a freshly compressed network, in place.
 
-    Statistics are re-estimated first, with quantization off, because removed channels shift them;
+    Where removed channels shift statistics, these are re-estimated first, with quantization off;
     then each quantizer takes its step from what reaches it when those before it quantize.
 
     Args:
         model: The compressed network.
         images: `n x c x h x w`, normalised; step sizes come from the first 128, or fewer
             where images are large.
+        shifted: Whether channels were removed.
     """
     found = quantizers(model)
     for quantizer in found:
         quantizer.enabled = False
-    recalibrate_norms(model, images)
+    if shifted:
+        recalibrate_norms(model, images)
     for quantizer in found:
         quantizer.enabled = True
         quantizer.observe(True)
     with in_mode(model, training=False), torch.no_grad():
-        model(images[: _at_once(images)])
+        model(images[: at_once(images)])
     for quantizer in found:
         quantizer.observe(False)
     recalibrate_norms(model, images)
 
 
-def _at_once(images: Tensor) -> int:
+def at_once(images: Tensor) -> int:
     """How many images of that size fit memory well."""
     return max(1, min(BATCH, PIXELS // (images.shape[-2] * images.shape[-1])))
 
@@ -59,7 +61,7 @@ def recalibrate_norms(model: nn.Module, images: Tensor) -> None:
         norm.reset_running_stats()
         norm.momentum = None
     # Batches of equal size, up to one image: each counts alike, and none is a single image.
-    batches = torch.tensor_split(images, math.ceil(len(images) / _at_once(images)))
+    batches = torch.tensor_split(images, math.ceil(len(images) / at_once(images)))
     try:
         with in_mode(model, training=False), torch.no_grad():
             for norm in norms:

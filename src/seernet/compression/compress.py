@@ -60,7 +60,7 @@ def build_compressed(
         if min(weight_bits, act_bits) < FULL_BITS:
             _replace(network, network.get_submodule(layer.name), weight_bits, act_bits)
     if images is not None:
-        calibrate(network, images)
+        calibrate(network, images, shifted=bool(keep))
     return network
 
 

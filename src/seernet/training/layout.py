@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from seernet.models import is_depthwise
+
 _BLOCK = 16  # channels that a convolution on a CPU takes at once
 
 
@@ -14,15 +16,15 @@ def lay_out(model: nn.Module, shape: Sequence[int]) -> None:
     """Put channels last in memory, where convolutions are faster that way; in place.
 
     Not where the network's forward pass relies on the usual layout (`view` after a convolution).
-    On a CPU only if all widths are full blocks: others gain nothing, and strided 1 x 1
-    convolutions of few channels crash there (seen with torch 2.15).
+    On a CPU only if all widths are full blocks, or some convolution is depthwise: others gain
+    nothing, and strided 1 x 1 convolutions of few channels crash there (seen with torch 2.15).
 
     Args:
         model: The network, on its device.
         shape: Of one image, `(c, h, w)`.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    if not layers or not (_on_gpu(model) or all(map(_full_blocks, layers))):
+    if not layers or not (_on_gpu(model) or _gains(layers)):
         return
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not _runs(model, shape):
@@ -31,6 +33,13 @@ def lay_out(model: nn.Module, shape: Sequence[int]) -> None:
 
 def _on_gpu(model: nn.Module) -> bool:
     return next(model.parameters()).is_cuda
+
+
+def _gains(layers: Sequence[nn.Conv2d]) -> bool:
+    if all(map(_full_blocks, layers)):
+        return True
+    crashes = any(max(layer.stride) > 1 and layer.kernel_size == (1, 1) for layer in layers)
+    return any(map(is_depthwise, layers)) and not crashes
 
 
 def _full_blocks(layer: nn.Conv2d) -> bool:

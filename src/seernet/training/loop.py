@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seernet.data import Targets
 from seernet.errors import TrainingError
+from seernet.training.depthwise import exact_depthwise
 from seernet.training.replay import Replay
 from seernet.training.task import Distillation, Task
 
@@ -124,9 +125,11 @@ def train_steps(
     model.train()
     steps = _steps(model)
     device = next(model.parameters()).device.type
+    low = recipe.precision == "bfloat16"
+    exact = exact_depthwise(model) if low else nullcontext()
 
     def step(images: Tensor, targets: Targets) -> Tensor:
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with exact, torch.autocast(device, torch.bfloat16, enabled=low):
             loss = task.loss(model, images, targets, soft)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

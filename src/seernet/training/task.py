@@ -48,8 +48,8 @@ class Task(Protocol):
         """Mean loss of one batch, a scalar; `model` is in training mode."""
         ...
 
-    def divergence(self, model: nn.Module, reference: nn.Module, images: Tensor) -> float:
-        """How far `model` is from doing what `reference` does, at least 0; both in eval mode."""
+    def divergence(self, found: Tensor, expected: Tensor) -> float:
+        """How far a network's raw outputs are from another's for the same images, at least 0."""
         ...
 
     def score(
@@ -98,10 +98,9 @@ class Classification:
         )
         return torch.lerp(hard, divergence * soft.temperature**2, soft.weight)
 
-    def divergence(self, model: nn.Module, reference: nn.Module, images: Tensor) -> float:
+    def divergence(self, found: Tensor, expected: Tensor) -> float:
         """Mean Kullback-Leibler divergence of the classes' probabilities, in nats."""
-        with torch.no_grad():
-            found, expected = (F.log_softmax(m(images), dim=1) for m in (model, reference))
+        found, expected = F.log_softmax(found, dim=1), F.log_softmax(expected, dim=1)
         return float(F.kl_div(found, expected, reduction="batchmean", log_target=True))
 
     def score(
