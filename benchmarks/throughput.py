@@ -61,6 +61,7 @@ from seernet.training.replay import Replay
 COST_RANGE = (0.0008, 0.06)  # of the baseline's BOPs
 LAYOUTS = {"usual": torch.contiguous_format, "channels last": torch.channels_last}
 REPEATS = 3
+PARTS = ("on_cpu", "training", "sampling")
 
 
 def spec_in(folder: Path, arguments: argparse.Namespace, device: str) -> EvaluationSpec:
@@ -231,6 +232,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, nargs="+", default=[1, 2], help="processes (default 1 and 2)"
     )
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="of the above")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
@@ -239,16 +241,20 @@ def main() -> None:
         evaluator = Evaluator(spec)
         if device == "cuda":
             watch_for_synchronisation(evaluator, arguments.batch)
-        on_cpu = cpu_rates(evaluator, arguments.batch) if device == "cpu" else {}  # the first
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        if "on_cpu" in arguments.parts and device == "cpu":  # before anything keeps freed memory
+            found["on_cpu"] = cpu_rates(evaluator, arguments.batch)
+        if "training" in arguments.parts:
+            found["training"] = training_rates(evaluator, arguments.batch, arguments.compile)
+        if "sampling" in arguments.parts:
+            found["sampling"] = sampling_rates(spec, evaluator, arguments)
         summary = {
             "model": arguments.model,
             "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "batch": arguments.batch,
             "steps": arguments.steps,
-            "training": training_rates(evaluator, arguments.batch, arguments.compile),
-            "on_cpu": on_cpu,
-            "sampling": sampling_rates(spec, evaluator, arguments),
+            **found,
         }
     write_summary(f"throughput/{arguments.model.rpartition(':')[2]}-{device}", summary)
     print(render(summary))
@@ -262,7 +268,7 @@ def render(summary: dict[str, Any]) -> str:
         ("on_cpu", "images_per_second", "training at 4 bits on a CPU"),
         ("sampling", "policies_per_minute", "processes"),
     ):
-        if not summary[part]:
+        if part not in summary:
             continue
         rates = {name: row[key] for name, row in summary[part].items()}
         reference = next(iter(rates.values()))
