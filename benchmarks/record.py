@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torchvision
+import yaml
 from _detections import CONFIDENT, draw_detections
 from _shared import ROOT, markdown
 from torch import nn
@@ -35,7 +36,7 @@ from seernet.export import Shipped, save
 from seernet.graph import NetworkGraph
 from seernet.stage import TIMINGS
 
-COPIED = ("params.yaml", "dvc.lock", "results/tradeoff.csv", "results/front.csv")
+COPIED = ("params.yaml", "results/tradeoff.csv", "results/front.csv")
 COPIED += (str(artifacts.EVALUATIONS),)
 
 
@@ -64,6 +65,17 @@ def _processor() -> str:
 def _git(*arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def lock(params: Params) -> str:
+    """The lock, less stages of budgets that are not in the parameters (any more)."""
+    document = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
+    document["stages"] = {
+        name: stage
+        for name, stage in document["stages"].items()
+        if "@" not in name or name.partition("@")[2] in params.budgets
+    }
+    return yaml.safe_dump(document, sort_keys=False)
 
 
 def timings() -> pd.DataFrame:
@@ -151,6 +163,7 @@ def main() -> None:
     (folder / "figures").mkdir(parents=True)
     for file in COPIED:
         shutil.copy2(file, folder / Path(file).name)
+    (folder / "dvc.lock").write_text(lock(params), encoding="utf-8")
     shutil.copytree(artifacts.METRICS, folder / "metrics")
     for file in sorted(artifacts.FIGURES.glob("*.png")):
         shutil.copy2(file, folder / "figures" / file.name)
