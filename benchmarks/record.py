@@ -67,22 +67,26 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def in_run(name: str, params: Params) -> bool:
+    """Whether a stage is of no budget, or of one in the parameters."""
+    return "@" not in name or name.partition("@")[2] in params.budgets
+
+
 def lock(params: Params) -> str:
     """The lock, less stages of budgets that are not in the parameters (any more)."""
     document = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
     document["stages"] = {
-        name: stage
-        for name, stage in document["stages"].items()
-        if "@" not in name or name.partition("@")[2] in params.budgets
+        name: stage for name, stage in document["stages"].items() if in_run(name, params)
     }
     return yaml.safe_dump(document, sort_keys=False)
 
 
-def timings() -> pd.DataFrame:
-    """Wall time of each stage in s, over all tries, in order of the first one."""
+def timings(params: Params) -> pd.DataFrame:
+    """Wall time of each stage that the run has, in s, over all tries, in order of the first."""
     table = pd.read_csv(TIMINGS, dtype={"arguments": str}, keep_default_na=False)
     names = (table["stage"] + "@" + table["arguments"]).str.removesuffix("@")
-    groups = table.assign(stage=names).groupby("stage", sort=False)
+    table = table.assign(stage=names)[names.map(lambda name: in_run(name, params))]
+    groups = table.groupby("stage", sort=False)
     return groups.agg(seconds=("seconds", "sum"), tries=("seconds", "size")).reset_index()
 
 
@@ -164,10 +168,14 @@ def main() -> None:
     for file in COPIED:
         shutil.copy2(file, folder / Path(file).name)
     (folder / "dvc.lock").write_text(lock(params), encoding="utf-8")
-    shutil.copytree(artifacts.METRICS, folder / "metrics")
+    for file in sorted(artifacts.METRICS.rglob("*.json")):
+        if file.parent == artifacts.METRICS or file.stem in params.budgets:
+            target = folder / "metrics" / file.relative_to(artifacts.METRICS)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
     for file in sorted(artifacts.FIGURES.glob("*.png")):
         shutil.copy2(file, folder / "figures" / file.name)
-    times, what = timings(), machine()
+    times, what = timings(params), machine()
     times.to_csv(folder / "timings.csv", index=False, lineterminator="\n")
     (folder / "machine.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
     dataset = Dataset.open(artifacts.PREPARED, torch.device("cpu"), 0)

@@ -50,7 +50,6 @@ from seernet.sampling import SpreadDesign
 from seernet.training import (
     Classification,
     Recipe,
-    lay_out,
     make_optimizer,
     replay_on,
     seeded,
@@ -111,7 +110,6 @@ def cpu_rates(evaluator: Evaluator, batch: int) -> dict[str, dict[str, float]]:
     """Images a second of training at 4 bits as the pipeline does it, one measure after another."""
     batches = _batches(evaluator, batch, 12)
     network = _quantized(evaluator)
-    lay_out(network, evaluator.dataset.info.input_shape)
 
     def rate() -> dict[str, float]:
         precision = fast_precision("cpu")
@@ -236,6 +234,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
+    if arguments.parts == ["on_cpu"] and device != "cpu":
+        parser.error("on_cpu is of a CPU; add --device cpu.")
     with TemporaryDirectory(prefix="seernet-benchmark-") as folder:
         spec = spec_in(Path(folder), arguments, device)
         evaluator = Evaluator(spec)
@@ -244,6 +244,7 @@ def main() -> None:
         found: dict[str, dict[str, dict[str, float]]] = {}
         if "on_cpu" in arguments.parts and device == "cpu":  # before anything keeps freed memory
             found["on_cpu"] = cpu_rates(evaluator, arguments.batch)
+        recycle()  # as the pipeline does
         if "training" in arguments.parts:
             found["training"] = training_rates(evaluator, arguments.batch, arguments.compile)
         if "sampling" in arguments.parts:
@@ -256,7 +257,8 @@ def main() -> None:
             "steps": arguments.steps,
             **found,
         }
-    write_summary(f"throughput/{arguments.model.rpartition(':')[2]}-{device}", summary)
+    parts = "" if set(arguments.parts) == set(PARTS) else "-" + "-".join(sorted(found))
+    write_summary(f"throughput/{arguments.model.rpartition(':')[2]}-{device}{parts}", summary)
     print(render(summary))
 
 

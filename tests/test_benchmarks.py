@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
+from seernet.config import load
 from seernet.policy import CostModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,6 +90,20 @@ def test_a_record_s_networks_stand_beside_its_baseline(monkeypatch: pytest.Monke
         assert all(torch.equal(value, weights[key]) for key, value in baseline.state_dict().items())
         kept = round(16 * (1 - shipped.policy.pruning_ratio["conv"]))
         assert len(network.get_submodule("conv").weight) == kept
+
+
+def test_a_record_keeps_the_stages_of_its_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(ROOT)
+    record = importlib.import_module("record")
+    params = load()
+    assert yaml.safe_load(record.lock(params)) == yaml.safe_load(
+        Path("dvc.lock").read_text("utf-8")
+    )
+    small = params.model_copy(update={"budgets": {"small": params.budgets["small"]}})
+    stages = yaml.safe_load(record.lock(small))["stages"]
+    assert {"sample", "finetune@small"} <= set(stages)
+    assert "finetune@large" not in stages
 
 
 def test_a_record_without_networks_is_refused(tmp_path: Path) -> None:

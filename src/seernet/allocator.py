@@ -7,9 +7,10 @@ such blocks: with images of 320 x 320 pixels a third of the time goes to pages t
 from __future__ import annotations
 
 import ctypes
+import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
-_NEVER = 2**31 - 1
+_NEVER = -1
 
 
 def recycle() -> None:
@@ -17,6 +18,8 @@ def recycle() -> None:
 
     Its resident memory stays at the largest that it was. Without glibc nothing changes.
     """
+    if sys.platform != "linux":
+        return
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
         library.mallopt(_MMAP_MAX, 0)

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seernet.compression import calibrate, compress, quantizers, recalibrate_norms
+from seernet.compression import (
+    calibrate,
+    calibration,
+    compress,
+    quantizers,
+    recalibrate_norms,
+)
 from seernet.errors import ModelError
 from seernet.graph import NetworkGraph
 from seernet.policy import Policy
@@ -71,6 +77,38 @@ def test_calibration_depends_on_the_images_only(
     calibrate(network, images)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(value, before[key], msg=key)
+
+
+@pytest.mark.parametrize(("ratio", "passes"), [(0.0, 2), (0.01, 2), (0.5, 3)])
+def test_statistics_are_estimated_twice_only_if_channels_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+    resnet: nn.Module,
+    graph: NetworkGraph,
+    policy: Policy,
+    images: Tensor,
+    ratio: float,
+    passes: int,
+) -> None:
+    seen = []
+    network = type(resnet)
+    forward = network.forward
+    monkeypatch.setattr(network, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
+    ratios = {graph.groups[0].name: ratio}  # of a few channels 0.01 removes none
+    compress(
+        resnet,
+        Policy(ratios, dict.fromkeys(policy.weight_bits, 32), dict.fromkeys(policy.act_bits, 32)),
+        graph,
+        images,
+    )
+    assert [n for n in seen if n == len(images)] == [len(images)] * passes
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_no_batch_is_a_single_image(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    monkeypatch.setattr(calibration, "PIXELS", 1)
+    norm = nn.BatchNorm2d(3).eval()
+    recalibrate_norms(norm, torch.rand(n, 3, 1, 1))  # of one image there is no variance
+    assert norm.running_var.isfinite().all()
 
 
 def test_steps_follow_the_weights(

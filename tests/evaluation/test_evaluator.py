@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from seernet import store
+from seernet.compression import compress, count
 from seernet.errors import DataError
 from seernet.evaluation import Evaluator, evaluate_policy, evaluator
 from seernet.parallel import LocalExecutor, completed
@@ -204,4 +205,8 @@ def test_divergence_grows_as_bits_are_taken_away(opened, policies, project):
     assert values[1] == pytest.approx(values[0], rel=0.05)
     assert 0.0 <= values[0] < values[2]
     assert found[0].macs == 3 * 64 * int(project.cost.baseline().macs)
+    group = project.graph.groups[0].name
+    narrow = replace(policy, pruning_ratio={group: 0.5})
+    macs = count(compress(opened.model, narrow, opened.graph), opened.graph.input_shape).macs
+    assert opened.divergence(narrow).macs == 4 * 64 * macs
     assert opened.divergence(policy) == found[-1]

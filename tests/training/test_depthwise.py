@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from seernet.training import Classification, Recipe, depthwise, make_optimizer, train_steps
 from seernet.training.depthwise import exact_depthwise
 
 
@@ -21,11 +22,15 @@ def trained(model, images, exact):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 1), (5, 2), (1, 2), ((3, 1), (1, 2))])
-def test_gradients_are_those_of_other_kernels(kernel, stride, bias):
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [(3, 2, 1), (5, 1, 1), (5, 2, 1), (1, 2, 1), ((3, 1), (1, 2), 1), (3, 1, 2)],
+)
+def test_gradients_are_those_of_other_kernels(kernel, stride, dilation, bias):
     torch.manual_seed(0)
     padding = 1 if isinstance(kernel, tuple) else kernel // 2
-    model = nn.Sequential(nn.Conv2d(8, 8, kernel, stride, padding, groups=8, bias=bias))
+    layer = nn.Conv2d(8, 8, kernel, stride, padding, dilation, groups=8, bias=bias)
+    model = nn.Sequential(layer).to(memory_format=torch.channels_last)
     images = torch.randn(4, 8, 9, 9)
     (out, found), (expected_out, expected) = (trained(model, images, e) for e in (True, False))
     torch.testing.assert_close(out, expected_out, rtol=0.0, atol=0.0)
@@ -50,6 +55,7 @@ def nodes(function):
     [
         (nn.Conv2d(8, 8, 3, 2, groups=8), True),
         (nn.Conv2d(8, 8, 5, padding="same", groups=8), False),  # rare: left to torch
+        (nn.Conv2d(8, 8, 3, dilation=2, groups=8), True),
         (nn.Conv2d(8, 8, 3, groups=8), False),
         (nn.Conv2d(8, 8, 3, 2, groups=4), False),
         (nn.Conv2d(8, 16, 3, 2, groups=8), False),
@@ -61,6 +67,27 @@ def test_only_slow_kernels_are_replaced(layer, changed):
     with exact_depthwise(nn.ModuleList([layer, slow])), torch.autocast("cpu", torch.bfloat16):
         out = layer(torch.randn(2, 8, 9, 9))
     assert ("_DepthwiseBackward" in nodes(out.grad_fn)) is changed
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 9), (8, 8, 8)])
+def test_single_image_is_left_to_torch(shape):
+    layer = nn.Conv2d(8, 8, 3, 2, groups=8)
+    with exact_depthwise(layer), torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(shape)).shape[0] == 8
+
+
+def test_training_steps_take_the_faster_kernels(monkeypatch):
+    used = []
+    apply = depthwise._Depthwise.apply
+    monkeypatch.setattr(depthwise._Depthwise, "apply", lambda *a: used.append(1) or apply(*a))
+    layers = [nn.Conv2d(8, 8, 5, 2, groups=8), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    batch = (torch.randn(4, 8, 9, 9), torch.tensor([0, 1, 2, 3]))
+    for precision, expected in (("float32", 0), ("bfloat16", 2)):
+        model = nn.Sequential(*layers)
+        recipe = Recipe(0.1, 0.0, 0.9, 0.0, 2, precision=precision)
+        optimizer = make_optimizer(model, recipe)
+        train_steps(model, [batch, batch], Classification(), optimizer, recipe)
+        assert len(used) == expected
 
 
 def test_float32_is_left_alone():

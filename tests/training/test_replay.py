@@ -8,13 +8,12 @@ from torch import nn
 
 from seernet.compression import compress
 from seernet.config import ModelConfig
-from seernet.models import build, trace
+from seernet.models import build, lay_out, trace
 from seernet.policy import Policy
 from seernet.training import (
     Classification,
     Distillation,
     Recipe,
-    lay_out,
     make_optimizer,
     replay_on,
     reproducible,

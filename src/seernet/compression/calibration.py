@@ -60,8 +60,10 @@ def recalibrate_norms(model: nn.Module, images: Tensor) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-    # Batches of equal size, up to one image: each counts alike, and none is a single image.
-    batches = torch.tensor_split(images, math.ceil(len(images) / at_once(images)))
+    # Batches of equal size, up to one image: each counts alike, and none is a single image, of
+    # which a map of one pixel has no variance.
+    count = min(math.ceil(len(images) / at_once(images)), max(1, len(images) // 2))
+    batches = torch.tensor_split(images, count)
     try:
         with in_mode(model, training=False), torch.no_grad():
             for norm in norms:

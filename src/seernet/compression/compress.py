@@ -13,7 +13,7 @@ from seernet.compression.layers import quantized
 from seernet.compression.quantizer import Quantizer
 from seernet.errors import PolicyError
 from seernet.graph import ChannelGroup, NetworkGraph
-from seernet.models import expose_maps, is_depthwise, remove_channels
+from seernet.models import expose_maps, is_depthwise, lay_out, remove_channels
 from seernet.policy import FULL_BITS, Policy
 
 MAP_BITS = 8
@@ -52,6 +52,8 @@ def build_compressed(
     _check(policy, graph)
     network = copy.deepcopy(model)
     remove_channels(network, graph.groups, keep)
+    if images is not None:
+        lay_out(network, graph.input_shape)
     bits = [*policy.weight_bits.values(), *policy.act_bits.values()]
     if min(bits) < FULL_BITS:
         network = quantize_maps(network, _image(network, graph), MAP_BITS)

@@ -2,7 +2,8 @@
 
 Read are `annotations/instances_<folder>.json` with images in `<folder>/` or `images/<folder>/`, and
 `<folder>/_annotations.coco.json` with the images beside it. A folder's name begins with `train`,
-`val` or `test`; splits are made of them as in `voc`. Crowds are not learned and do not count.
+`val` or `test`; splits are made of them as in `voc_layout`. Crowds are not learned, and do not
+count.
 
 Source:
     Lin et al. (2014), Microsoft COCO: Common Objects in Context.

@@ -82,7 +82,7 @@ def splits_of(
 
 
 def _folder(root: Path, defects: Defects) -> Found:
-    """The same of a folder that is not divided."""
+    """What `find_files` gives, of a folder that is not divided."""
     files = _by_stem(root, root, _ANNOTATIONS, {".xml"}, defects)
     images = _by_stem(root, root, _IMAGES, SUFFIXES, defects)
     return files, images, _lists(root, set(files), defects)
@@ -108,7 +108,7 @@ def _split_of(folder: Path) -> str | None:
 
 
 def _folders(root: Path, defects: Defects) -> Found:
-    """The same of a folder for each split."""
+    """What `find_files` gives, of a folder for each split."""
     files: dict[str, str] = {}
     images: dict[str, str] = {}
     lists: dict[str, list[str]] = {}

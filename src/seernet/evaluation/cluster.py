@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
+from seernet.allocator import recycle
 from seernet.errors import SeerNetError
 from seernet.evaluation.evaluator import CODE, EvaluationSpec
 from seernet.store import code_digest
@@ -46,7 +47,7 @@ class Inputs(WorkerPlugin):  # type: ignore[misc]
         self.name = f"seernet-{hashlib.sha256(self.archive).hexdigest()[:16]}"
 
     def setup(self, worker: Worker) -> None:
-        """Unpack on a worker that joins.
+        """Unpack on a worker that joins, which then keeps its memory.
 
         Raises:
             SeerNetError: If its code would measure something else, or two things at once.
@@ -62,6 +63,7 @@ class Inputs(WorkerPlugin):  # type: ignore[misc]
             )
         with zipfile.ZipFile(io.BytesIO(self.archive)) as archive:
             archive.extractall(Path(worker.local_directory) / self.name)
+        recycle()
 
 
 def _packed(folders: dict[str, Path]) -> bytes:

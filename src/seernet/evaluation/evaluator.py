@@ -18,19 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from seernet import artifacts
-from seernet.compression import at_once, compress, count, recalibrate_norms
+from seernet.compression import at_once, compress, count, kept_channels, recalibrate_norms
 from seernet.config import DataConfig, EvaluationConfig, ModelConfig, Params
 from seernet.data import Augment, Dataset, Targets
 from seernet.errors import ModelError, PolicyError, TrainingError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.graph import NetworkGraph
-from seernet.models import in_mode
+from seernet.models import in_mode, lay_out
 from seernet.policy import Policy
 from seernet.store import code_digest, digest, files_digest
 from seernet.training import (
     Distillation,
     Recipe,
-    lay_out,
     make_optimizer,
     make_task,
     replay_on,
@@ -143,8 +142,7 @@ class Divergence:
 
     Attributes:
         value: See `Task.divergence`.
-        macs: Compute that it took, in MACs: three passes over the calibration images,
-            four where channels are removed.
+        macs: Compute that it took, in MACs.
     """
 
     value: float
@@ -179,7 +177,8 @@ class Evaluator:
         spent = 0
         try:
             network = compress(self.model, policy, self.graph, self.images)
-            spent = self._train_macs(count(network, self.graph.input_shape).macs)
+            macs = count(network, self.graph.input_shape).macs
+            spent = macs * (self._calibrating(policy) + self._training())
             self._train(network, seed)
             found = score(network, scored(self.dataset, "search"), self.task)
             return Evaluation(found["score"], spent, soft_score=found.get("soft_score"))
@@ -201,9 +200,8 @@ class Evaluator:
                 "a network that is compressed in one place gives outputs that are not finite; "
                 "check the baseline's weights."
             )
-        passes = 3 + any(policy.pruning_ratio.values())
         macs = count(network, self.graph.input_shape).macs
-        return Divergence(value, passes * len(self.images) * macs)
+        return Divergence(value, macs * (self._calibrating(policy) + len(self.images)))
 
     @functools.cached_property
     def _expected(self) -> Tensor:
@@ -211,14 +209,13 @@ class Evaluator:
 
     @torch.no_grad()
     def _outputs(self, network: nn.Module) -> Tensor:
-        """Of the calibration images."""
+        """Raw outputs for the calibration images."""
         parts = torch.split(self.images, at_once(self.images))
         with in_mode(network, training=False):
             return torch.cat([network(part) for part in parts])
 
     def _train(self, network: nn.Module, seed: int) -> None:
         config = self.spec.config
-        lay_out(network, self.dataset.info.input_shape)
         recipe = Recipe(
             learning_rate=config.learning_rate,
             step_learning_rate=config.step_learning_rate,
@@ -249,11 +246,17 @@ class Evaluator:
         epochs = (loader.epoch(number) for number in itertools.count())
         return itertools.islice(itertools.chain.from_iterable(epochs), self.spec.config.steps)
 
-    def _train_macs(self, macs: int) -> int:
-        config = self.spec.config
-        counts = self.dataset.info.counts
+    def _calibrating(self, policy: Policy) -> int:
+        """Forward passes of single images that `compress` takes."""
+        shifted = bool(kept_channels(self.model, policy, self.graph))
+        seen = min(len(self.images), at_once(self.images))
+        return (1 + shifted) * len(self.images) + seen
+
+    def _training(self) -> int:
+        """Such passes from there to the score; a training step costs three."""
+        config, counts = self.spec.config, self.dataset.info.counts
         trained = 3 * config.steps * min(config.batch_size, counts["train"])
-        return macs * (trained + 3 * len(self.images) + counts["search"])
+        return trained + len(self.images) + counts["search"]
 
 
 def _failed(error: Exception, spent: int) -> Evaluation:

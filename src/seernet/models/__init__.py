@@ -2,6 +2,7 @@
 
 from seernet.models.build import build, definition
 from seernet.models.detector import Detector
+from seernet.models.layout import lay_out
 from seernet.models.maps import expose_maps
 from seernet.models.modes import in_mode
 from seernet.models.state import read_state
@@ -16,6 +17,7 @@ __all__ = [
     "feature_mask",
     "in_mode",
     "is_depthwise",
+    "lay_out",
     "read_state",
     "remove_channels",
     "trace",

@@ -2,7 +2,6 @@
 
 from seernet.training.checkpoint import remove_progress
 from seernet.training.fit import Fit, Plan, fit, scored, train_macs
-from seernet.training.layout import lay_out
 from seernet.training.loop import (
     Recipe,
     make_optimizer,
@@ -23,7 +22,6 @@ __all__ = [
     "Recipe",
     "Task",
     "fit",
-    "lay_out",
     "make_optimizer",
     "make_task",
     "remove_progress",

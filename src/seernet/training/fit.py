@@ -11,9 +11,9 @@ from torch import nn
 
 from seernet.config import FinetuneConfig, TrainConfig
 from seernet.data import Augment, Batch, Dataset, Split
+from seernet.models import lay_out
 from seernet.progress import bar
 from seernet.training.checkpoint import Progress, load_progress, save_progress
-from seernet.training.layout import lay_out
 from seernet.training.loop import Recipe, make_optimizer, replay_on, score, seeded, train_steps
 from seernet.training.task import Distillation, Task
 from seernet.training.tasks import make_task

@@ -1,4 +1,4 @@
-"""The memory layout in which a network trains."""
+"""The memory layout in which a network computes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from seernet.models import is_depthwise
+from seernet.models.surgery import is_depthwise
 
 _BLOCK = 16  # channels that a convolution on a CPU takes at once
 
@@ -16,19 +16,20 @@ def lay_out(model: nn.Module, shape: Sequence[int]) -> None:
     """Put channels last in memory, where convolutions are faster that way; in place.
 
     Not where the network's forward pass relies on the usual layout (`view` after a convolution).
-    On a CPU only if all widths are full blocks, or some convolution is depthwise: others gain
-    nothing, and strided 1 x 1 convolutions of few channels crash there (seen with torch 2.15).
+    On a CPU only if all widths are full blocks, or if some convolution is depthwise and none is a
+    strided 1 x 1: other networks gain nothing, and such convolutions of few channels crash there
+    (seen with torch 2.15).
 
     Args:
         model: The network, on its device.
         shape: Of one image, `(c, h, w)`.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    if not layers or not (_on_gpu(model) or _gains(layers)):
-        return
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if not _runs(model, shape):
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if layers and (_on_gpu(model) or _gains(layers)):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if _runs(model, shape):
+            return
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def _on_gpu(model: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seernet.training import lay_out
+from seernet.models import lay_out
 
 SHAPE = (3, 8, 8)
 
@@ -55,6 +55,13 @@ def test_depthwise_convolutions_come_last_at_any_width():
     before = model(images)
     assert laid_out(model)
     torch.testing.assert_close(model(images), before)
+
+
+def test_mixed_layouts_become_the_usual_one():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 12, 1, 2))
+    model[0].to(memory_format=torch.channels_last)
+    assert not laid_out(model)
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
 
 
 def test_network_that_views_stays():
