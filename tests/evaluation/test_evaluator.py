@@ -202,8 +202,8 @@ def test_divergence_grows_as_bits_are_taken_away(opened, policies, project):
         policy = Policy({}, dict.fromkeys(names, bits), dict.fromkeys(names, bits))
         found.append(opened.divergence(policy))
     values = [divergence.value for divergence in found]
-    assert values[1] == pytest.approx(values[0], rel=0.05)
-    assert 0.0 <= values[0] < values[2]
+    assert values[0] == 0.0  # nothing is compressed, however few the images
+    assert 0.0 < values[1] < 0.01 * values[2]
     assert found[0].macs == 3 * 64 * int(project.cost.baseline().macs)
     group = project.graph.groups[0].name
     narrow = replace(policy, pruning_ratio={group: 0.5})

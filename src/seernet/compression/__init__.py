@@ -1,7 +1,7 @@
 """Compression: physical pruning, fake quantization, calibration, and an independent count."""
 
 from seernet.compression.calibration import at_once, calibrate, quantizers, recalibrate_norms
-from seernet.compression.compress import build_compressed, compress, kept_channels
+from seernet.compression.compress import MAP_BITS, build_compressed, compress, kept_channels
 from seernet.compression.count import Count, count
 from seernet.compression.layers import QuantConv2d, QuantLinear
 from seernet.compression.packing import (
@@ -16,6 +16,7 @@ from seernet.compression.packing import (
 from seernet.compression.quantizer import LearnedStep, Quantizer
 
 __all__ = [
+    "MAP_BITS",
     "Count",
     "LearnedStep",
     "QuantConv2d",

@@ -69,8 +69,8 @@ class Sensitivity:
 
     Args:
         space: The search space.
-        measured: Divergence at each probe. The smallest counts as none: re-estimated batch norms
-            alone disturb a network a little.
+        measured: Divergence at each probe. The smallest counts as none: what all have in common
+            is due to no place.
 
     Raises:
         ArtifactError: If a coordinate of the space was not probed.
