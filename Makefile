@@ -14,7 +14,7 @@ export PIP_REQUIRE_VIRTUALENV := 1
 unexport UV_SYSTEM_PYTHON UV_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help env repro verify-results prune store store-verify store-prune check-remote test lint audit format lock clean clean-env rebuild
+.PHONY: help env repro verify-results prune store store-verify store-prune check-remote test lint audit format docs lock clean clean-env rebuild
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -111,7 +111,7 @@ check-remote: env ## see that the remote holds every output whole
 # --- checks ---
 
 # Two processes, a thread in each; the pipeline tests of a file share a workspace.
-test: env lint ## all checks and all tests
+test: env lint ## all checks, and all tests but those marked slow
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not pipeline and not slow' -n 2
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'pipeline and not slow' -n 2 --dist loadfile --durations 15
 
@@ -132,6 +132,9 @@ audit: env ## look up known vulnerabilities of the locked packages; needs networ
 format: env ## rewrite the sources as `make lint` wants them
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: env ## write docs/parameters.md anew, from the schema
+	@$(BIN)/python docs/parameters.py
 
 # --- cleaning ---
 

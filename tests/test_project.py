@@ -285,15 +285,3 @@ def test_every_locked_package_has_a_hash():
 def test_lock_names_no_index_address_or_path():
     text = LOCK.read_text(encoding="utf-8")
     assert re.findall(r"https?:|file:|--(?:extra-)?index|--find-links|\s/\w+|@ ", text) == []
-
-
-# --- (d) what the README tells people to type ---
-
-
-def test_readme_commands_are_makefile_targets():
-    readme = ROOT / "README.md"
-    # In code only: after a back-tick, or at the start of a line of a code block.
-    told = set(re.findall(r"(?:^|`)(?:\$ )?make ([a-z][a-z-]*)", readme.read_text(), re.M))
-    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
-    assert {"repro", "test"} <= told
-    assert told - targets == set()
