@@ -34,7 +34,7 @@ def main() -> None:
         bits = {layer.name: FULL_BITS for layer in finetuner.graph.layers}
         whole = Policy({}, bits, bits)
         jobs = [Job(whole, seed, "baseline") for seed in params.finetune.seeds]
-        runs = finetune(params, folders, jobs)
+        runs = finetune(finetuner, jobs)
     before = score(finetuner.baseline, scored(finetuner.dataset, "search"), finetuner.task)
     found = {
         "search_score": before["score"],

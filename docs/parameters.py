@@ -12,8 +12,8 @@ HEAD = """# Parameters
 
 Every key of `params.yaml`, as the schema in `src/seernet/config/` has it (`make docs` writes this
 page). A misspelt key or a value out of range is refused, with the nearest valid one, before any
-stage runs. Keys whose default is *required* must be given; a section may be empty where all its keys have
-a default (`predictor: {}`).
+stage runs. Keys whose default is *required* must be given; a section may be empty where all its
+keys have a default (`predictor: {}`).
 """
 
 Schema = dict[str, Any]

@@ -1,16 +1,18 @@
 """What several stage scripts share."""
 
+import hashlib
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from seernet import artifacts
+from seernet.config import FEWEST_POLICIES
 from seernet.errors import SeerNetError
 from seernet.evaluation import Evaluation, Folders
 from seernet.store import default_root
 
 logger = logging.getLogger("measuring")
-
-FEWEST = 5  # policies to search on from
 
 
 def require_one(evaluations: Sequence[Evaluation]) -> None:
@@ -38,10 +40,11 @@ def require_trainable(evaluations: Sequence[Evaluation]) -> None:
     """
     trained = sum(evaluation.score is not None for evaluation in evaluations)
     errors = [e.error for e in evaluations if e.score is None and e.final]
-    if errors and trained < FEWEST <= len(evaluations):
+    if errors and trained < FEWEST_POLICIES <= len(evaluations):
         raise SeerNetError(
-            f"only {trained} of {len(evaluations)} policies could be trained, {FEWEST} are needed "
-            f"to go on ({errors[0]}); lower sample.evaluation.learning_rate, or check the network."
+            f"only {trained} of {len(evaluations)} policies could be trained, and "
+            f"{FEWEST_POLICIES} are needed to go on ({errors[0]}); lower "
+            "sample.evaluation.learning_rate, or check the network."
         )
 
 
@@ -63,7 +66,9 @@ def require_final(evaluations: Sequence[Evaluation]) -> None:
 def own_folders(stage: str, budget: str) -> Folders:
     """A budget's inputs, and a progress folder that no stage running beside it touches.
 
-    Two budgets may choose the same policy, whose progress file has the same name.
+    Two budgets may choose the same policy, whose progress file has the same name, and so may other
+    clones that share the store.
     """
-    progress = default_root() / "progress" / f"{stage}-{budget}"
+    clone = hashlib.sha256(os.fsencode(Path.cwd())).hexdigest()[:8]
+    progress = default_root() / "progress" / f"{stage}-{budget}-{clone}"
     return Folders(artifacts.PREPARED, artifacts.BASELINE, progress)

@@ -47,7 +47,7 @@ def main() -> None:
         for number, policy in enumerate(chosen.values(), 1)
         for seed in seeds
     ]
-    found = iter(finetune(params, folders, jobs))
+    found = iter(finetune(finetuner, jobs))
     runs = {key: list(itertools.islice(found, len(seeds))) for key in chosen}
     for method, (policy, details) in choices.items():
         metrics[method] = None

@@ -16,11 +16,11 @@ from seernet.evaluation import load_baseline, read_network
 from seernet.export import TENSORS, Shipped, save
 from seernet.export import load as load_packed
 from seernet.export.onnx_file import Kernels, kernels, write_onnx
-from seernet.export.parity import Comparison, compare
+from seernet.export.parity import compare
 from seernet.export.runtime import RuntimeNetwork
 from seernet.graph import NetworkGraph
 from seernet.stage import budget_argument, run
-from seernet.training import make_task, scored
+from seernet.training import make_task, reproducible, scored
 
 logger = logging.getLogger("export")
 ONNX = "model.onnx"
@@ -30,6 +30,8 @@ def main() -> None:
     """Write `models/exported/B/` and its metrics."""
     params = load()
     budget = budget_argument(sys.argv, params.budgets)
+    threads = params.finetune.threads
+    reproducible(threads)
     finetuned = artifacts.read_json(
         artifacts.METRICS / "finetune" / f"{budget}.json", f"finetune@{budget}"
     )
@@ -54,7 +56,9 @@ def main() -> None:
     }
     if params.export.onnx:
         write_onnx(folder / ONNX, network, shipped, {"budget": budget})
-        found = held_against(folder / ONNX, packed, shipped, dataset)
+        exported = RuntimeNetwork(folder / ONNX, shipped, threads).eval()
+        # The test split is seen by both together, once.
+        found = compare(make_task(dataset.info), packed, exported, scored(dataset, "test"))
         logger.info(
             "%s: model.onnx scores %.4f, the network %.4f; they agree on %.2f %%",
             *(budget, found.exported_score, found.test_score, 100 * found.agreement),
@@ -68,14 +72,6 @@ def main() -> None:
             "exported_score": found.exported_score,
         }
     artifacts.write_json(artifacts.METRICS / "export" / f"{budget}.json", metrics)
-
-
-def held_against(
-    path: Path, network: torch.nn.Module, shipped: Shipped, dataset: Dataset
-) -> Comparison:
-    """An exported file and the network on the test split, which both see together, once."""
-    exported = RuntimeNetwork(path, shipped).eval()
-    return compare(make_task(dataset.info), network, exported, scored(dataset, "test"))
 
 
 def arithmetic(path: Path) -> Kernels:

@@ -46,7 +46,7 @@ def finetune_budget(params: Params, budget: str, team: Team) -> None:
     if LATENCY in promised:
         record[LATENCY] = promised[LATENCY]
     jobs = [Job(policy, seed, budget, output) for seed in params.finetune.seeds]
-    runs = finetune(params, folders, jobs, team)
+    runs = finetune(finetuner, jobs)
     before = finetuner.test(finetuner.baseline)
     if not team.leads:
         return

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from seernet import artifacts
-from seernet.config import Params, load
+from seernet.config import FEWEST_POLICIES, Params, load
 from seernet.graph import NetworkGraph
 from seernet.policy import FeatureMap, Policy, Sensitivity, checked_space, save_policies
 from seernet.predictor import CrossValidation, assess, fit, save, select
@@ -16,11 +16,10 @@ from seernet.stage import run
 
 logger = logging.getLogger("fit")
 
-FEWEST = 5
-
 
 def main() -> None:
     """Write `models/predictor/` and its metrics."""
+    torch.set_num_threads(1)  # what is fitted must not depend on how sums are divided
     params = load()
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
     table = with_lessons(artifacts.read_table(artifacts.EVALUATIONS, "sample"))
@@ -111,7 +110,7 @@ def learning_curve(
     columns = ["evaluations", "rmse", "kendall_tau", "r2"]
     found = []
     for count in sorted(set(counts)):
-        if count < FEWEST or len(test[1]) < FEWEST:
+        if min(count, len(test[1])) < FEWEST_POLICIES:
             continue
         soft = None if rows[2] is None else rows[2][:count]
         first = rows[0][:count], rows[1][:count]

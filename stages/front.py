@@ -24,8 +24,7 @@ def main() -> None:
     cost, features = CostModel(space), FeatureMap(space, sensitivity)
     predictor = load_predictor(artifacts.PREDICTOR)
     baseline = float(cost.baseline().bops)
-    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
-    cheapest, dearest = cost(ends).bops.tolist()
+    cheapest, dearest = cost(space.ends).bops.tolist()
     low, high = (share * baseline for share in params.sample.cost_range)
     limits = spread((max(cheapest, low), min(dearest, high)), params.report.front_points)
     solutions = optimize_many(

@@ -3,8 +3,6 @@
 import logging
 from pathlib import Path
 
-import torch
-
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.data import DatasetInfo
@@ -33,8 +31,7 @@ def main() -> None:
         table = LatencyTable.load(Path(params.latency.table))
     cost = CostModel(checked_space(graph, params), table)
     table.save(artifacts.LATENCY)
-    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, cost.space.dimension)
-    narrow, wide = cost(ends).latency_ms.tolist()
+    narrow, wide = cost(cost.space.ends).latency_ms.tolist()
     logger.info(
         "%s: the baseline takes %.4g ms in float32, quantized ones some %.4g to %.4g ms",
         *(table.target, table.baseline_ms, narrow, wide),

@@ -13,6 +13,7 @@ from seernet.curves import Curves
 from seernet.data import Dataset
 from seernet.device import resolve
 from seernet.distributed import Team, joined, launch
+from seernet.errors import ModelError
 from seernet.evaluation import Folders, Pretrainer, save_baseline
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
@@ -44,6 +45,7 @@ def pretrain(params: Params, team: Team) -> None:
     name_what_stays_whole(graph)
     name_what_is_tied(model)
     cost = CostModel(checked_space(graph, params)).baseline()
+    check_exportable(params, model)
     model.to(params.device)
     folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
     trainer = Pretrainer(params, folders, team)
@@ -77,6 +79,19 @@ def pretrain(params: Params, team: Team) -> None:
         logger.warning(
             "the baseline scores no better than chance: nothing that follows can be good; check "
             "its weights (model.checkpoint, data.mean and data.std), or train it for longer."
+        )
+
+
+def check_exportable(params: Params, model: nn.Module) -> None:
+    """Refuse, before hours are spent, what `export@B` would refuse after them.
+
+    Raises:
+        ModelError: If `model.onnx` is wanted of a detector that cannot be written as one.
+    """
+    if params.export.onnx and not getattr(model, "decodable", True):
+        raise ModelError(
+            f"model.name {params.model.name!r} cannot be exported to ONNX, of detectors only SSD "
+            "and RetinaNet can; set `export.onnx: false`, which leaves the packed file."
         )
 
 

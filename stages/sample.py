@@ -1,5 +1,6 @@
 """Stage `sample`: measure single places, policies chosen actively, and as many at random."""
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Sequence
@@ -10,8 +11,9 @@ import torch
 from _shared import require_one, require_trainable
 
 from seernet import artifacts
-from seernet.config import load
+from seernet.config import Params, load
 from seernet.device import resolve
+from seernet.errors import ArtifactError
 from seernet.evaluation import Evaluation, EvaluationSpec, Measurer, measuring
 from seernet.graph import NetworkGraph
 from seernet.policy import (
@@ -20,6 +22,7 @@ from seernet.policy import (
     Policy,
     SearchSpace,
     Sensitivity,
+    check_budgets,
     checked_space,
     probe_policy,
     probes,
@@ -39,9 +42,8 @@ def main() -> None:
     # of threads, and so do near ties between candidates.
     torch.set_num_threads(1)
     params = resolve(load())
-    # The table decides no measurement, but a budget that it shows to be hopeless is named here.
-    latency = LatencyTable.of_run(artifacts.LATENCY)
-    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params, latency)
+    space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
+    warn_of_hopeless_budgets(params, space)
     spec = EvaluationSpec.of(params)
     store = Store(default_root() / "evaluations.sqlite")
     asked = probes(space)
@@ -85,6 +87,20 @@ def main() -> None:
     logger.info("%d of %d measurements were made before", measurer.reused, total)
     save_divergences(artifacts.SENSITIVITIES, found)
     write(measured, seen, space, sum(d.macs for d in divergences))
+
+
+def warn_of_hopeless_budgets(params: Params, space: SearchSpace) -> None:
+    """Name budgets that the latency table shows to be out of reach, if it is there.
+
+    It decides no measurement. One of another space is older than it: `latency` may run after this.
+
+    Raises:
+        BudgetError: If there is such a budget.
+    """
+    with contextlib.suppress(ArtifactError):
+        latency = LatencyTable.of_run(artifacts.LATENCY)
+        if params.latency.table != "none" and latency is not None:
+            check_budgets(params.budgets, CostModel(space, latency))
 
 
 def write(

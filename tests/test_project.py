@@ -14,6 +14,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from ruamel.yaml import YAML
 
+from seernet.config import Params
+
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src"
 LOCK = ROOT / "requirements.lock"
@@ -285,3 +287,13 @@ def test_every_locked_package_has_a_hash():
 def test_lock_names_no_index_address_or_path():
     text = LOCK.read_text(encoding="utf-8")
     assert re.findall(r"https?:|file:|--(?:extra-)?index|--find-links|\s/\w+|@ ", text) == []
+
+
+def test_the_page_runs_again_whatever_parameter_it_shows_changes():
+    sections = {str(name).partition(".")[0] for name in stages()["report"]["params"]}
+    assert sections == set(Params.model_fields)
+
+
+def test_no_photograph_times_the_layers_again():
+    latency = stages()["latency"]
+    assert "data/raw" not in latency["deps"] and "data" not in latency["params"]

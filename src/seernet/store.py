@@ -155,7 +155,7 @@ class Store:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep other processes from measuring into the same store at the same time.
+        """Keep others from sampling into the same store, or pruning it, at the same time.
 
         Raises:
             ArtifactError: If another process measures, and does so for over ten seconds.

@@ -85,7 +85,7 @@ def test_policies_and_seeds_side_by_side_end_as_one_by_one(make, params, policie
     finetuner = make(epochs=1)
     expected = [finetuner.run(job) for job in jobs]
     finetuner.finish()
-    assert finetune(finetuner.params, finetuner.folders, jobs) == expected
+    assert finetune(finetuner, jobs) == expected
     assert len(list((tmp_path / "progress").iterdir())) == len(jobs)
 
 

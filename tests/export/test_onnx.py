@@ -181,5 +181,31 @@ def test_detector_s_choice_is_torchvision_s(detector):
 
 def test_two_stage_detector_is_refused_with_a_way_out():
     model = build(ModelConfig(name="fasterrcnn_resnet18"), 4, (3, 64, 64), "detection")
-    with pytest.raises(ExportError, match=r"second stage.*export\.onnx: false"):
+    with pytest.raises(ExportError, match=r"only SSD and RetinaNet can.*export\.onnx: false"):
         DecodedDetector(model, (3, 64, 64))
+
+
+class Normalized(nn.Module):
+    """What `F.normalize` leaves in a file is a clip with a lower bound alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.normalize(self.first(x).relu())
+        return self.head(self.second(x).clamp(min=0.0).mean((2, 3)))
+
+
+def test_clips_without_an_upper_bound_are_exported(tmp_path):
+    with seeded(0):
+        model = Normalized().eval()
+    network, shipped = make(model, trace(model, (3, 16, 16), 4), 8)
+    path = tmp_path / "model.onnx"
+    write_onnx(path, network, shipped, {})
+    images = normalised(pixels(8, 16), MEAN, STD)
+    with torch.no_grad():
+        expected, found = network(images), RuntimeNetwork(path, shipped)(images)
+    assert float((found - expected).abs().mean()) < 0.1 * float(expected.std())

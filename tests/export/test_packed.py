@@ -92,7 +92,7 @@ def test_loading_draws_nothing_from_the_global_generator(shipped):
 
 
 @pytest.mark.parametrize(
-    "damage", ["no tensors", "no document", "version", "cut off", "flipped", "part"]
+    "damage", ["no tensors", "no document", "version", "cut off", "flipped", "part", "policy"]
 )
 def test_damaged_folder_is_refused(shipped, damage):
     folder, _, _ = shipped
@@ -110,6 +110,8 @@ def test_damaged_folder_is_refused(shipped, damage):
     else:
         if damage == "version":
             document["version"] = 99
+        elif damage == "policy":
+            document["policy"]["weight_bits"] = {"conv": 2.5}
         else:
             del document["policy"]
         (folder / MODEL).write_text(json.dumps(document), encoding="utf-8")

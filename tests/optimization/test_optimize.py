@@ -335,3 +335,15 @@ def test_known_policies_that_do_not_fit_do_no_harm() -> None:
     score = certain(lambda u: u @ torch.arange(1, 9).double() / 36)
     solution = optimize(score, [limit], levels, CONFIG, 0, known)
     assert solution.u.tolist() == [0.0] * 7 + [1.0]
+
+
+def test_a_front_s_scores_never_fall_as_its_costs_rise() -> None:
+    # Coarse levels: a policy found for one budget often costs less than the budget below.
+    values, prices = random_problem(6, 5)
+    levels = [torch.tensor([0.0, 1.0], dtype=torch.float64)] * 6
+    budgets = torch.linspace(0.3, 4.0, 40, dtype=torch.float64)
+    predict = certain(lambda u: u @ values)
+    front = optimize_many(predict, linear_limit(prices, 0.0), budgets, levels, CONFIG, 0)
+    rows = sorted((solution.costs["bops"], solution.mean) for solution in front)
+    assert [mean for _, mean in rows] == sorted(mean for _, mean in rows)
+    assert [solution.costs["bops"] for solution in front] == [cost for cost, _ in rows]

@@ -13,7 +13,16 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 OFFLINE = Path(__file__).with_name("offline")
-COPIED = ("stages", "src", "networks", "notebooks", "data/raw", "dvc.yaml", "requirements.lock")
+COPIED = (
+    "stages",
+    "src",
+    "networks",
+    "notebooks",
+    "data/raw",
+    "data/latency",
+    "dvc.yaml",
+    "requirements.lock",
+)
 COPIED += (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 
 

@@ -1,5 +1,6 @@
 """The whole pipeline, for real, on a tiny problem: what runs again, and what survives."""
 
+import hashlib
 import itertools
 import os
 import re
@@ -191,7 +192,8 @@ def test_killed_run_and_budgets_side_by_side_give_the_same_lock_and_a_failure_lo
             command, cwd=fresh.folder, env=fresh.environment, capture_output=True, text=True
         )
 
-    obstacle = fresh.folder / ".store/progress/finetune-low"
+    clone = hashlib.sha256(os.fsencode(fresh.folder.resolve())).hexdigest()[:8]
+    obstacle = fresh.folder / f".store/progress/finetune-low-{clone}"
     obstacle.parent.mkdir(exist_ok=True)
     obstacle.write_text("not a folder")
     ended = side_by_side()

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import sys
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from seernet.config import SpaceConfig, load
-from seernet.errors import ArtifactError, ConfigError, SeerNetError
+from seernet.errors import ArtifactError, BudgetError, ConfigError, ModelError, SeerNetError
 from seernet.evaluation import Evaluation
 from seernet.graph import Layer, NetworkGraph
 from seernet.policy import Bound, LatencyTable, LayerTimes, Policy, SearchSpace
@@ -278,10 +279,24 @@ def test_stages_of_budgets_never_share_a_progress_folder(stage):
             stage.replace(module, Finetuner=finetuner)
             with pytest.raises(Reached):
                 module.main()
-    assert folders == [
-        Path(".store/progress") / name
-        for name in ("finetune-low", "finetune-high", "baseline-low", "baseline-high")
-    ]
+    names = [folder.name.rpartition("-") for folder in folders]
+    expected = ["finetune-low", "finetune-high", "baseline-low", "baseline-high"]
+    assert [name for name, *_ in names] == expected
+    assert {folder.parent for folder in folders} == {Path(".store/progress")}
+    assert len({clone for *_, clone in names}) == 1
+
+
+def test_clones_that_share_a_store_never_share_a_progress_folder(stage, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEERNET_STORE", str(tmp_path / "shared"))
+    stage.script("finetune", "low")
+    own_folders = sys.modules["_shared"].own_folders
+    folders = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        folders.append(own_folders("finetune", "low").progress)
+    assert folders[0] != folders[1]
+    assert {folder.parent for folder in folders} == {tmp_path / "shared/progress"}
 
 
 @pytest.mark.parametrize("cost", ["bops", "macs", "size_bytes"])
@@ -317,7 +332,7 @@ def test_a_latency_table_of_another_machine_is_checked_and_taken_over(stage):
     table.save(Path("brought.json"))
     module = stage.script("latency")
     found = SimpleNamespace(latency_ms=torch.tensor([0.1, 0.2]))
-    cost = type("Cost", (), {"space": SimpleNamespace(dimension=1), "__call__": lambda *_: found})
+    cost = type("Cost", (), {"space": SimpleNamespace(ends=None), "__call__": lambda *_: found})
     stage.replace(
         module,
         load=with_table(stage, "brought.json"),
@@ -331,12 +346,43 @@ def test_a_latency_table_of_another_machine_is_checked_and_taken_over(stage):
         module.main()
 
 
+def test_sampling_minds_no_latency_table_of_another_space(stage):
+    """`latency` may run after `sample`, so a table of before may lie there."""
+    layer = Layer("fc", "linear", 8, 8, 4, 2, {}, {}, False, True, True)
+    graph = NetworkGraph((1, 2, 2), (layer,), (), (), (), {})
+    space = SearchSpace(graph, SpaceConfig(edge_bits=None))
+    times = LayerTimes((4,), (2,), 8, ((0.5,),), ((0.5,),), 0.1)
+    table = LatencyTable("a device", 1.0, 0.1, 1.0, 0.0, {"fc": times})
+    budget = type(stage.params.budgets["low"])(latency_ms=0.01)
+    latency = stage.params.latency.model_copy(update={"table": "measure"})
+    params = stage.params.model_copy(update={"latency": latency, "budgets": {"low": budget}})
+    module = stage.script("sample")
+    module.warn_of_hopeless_budgets(params, space)  # no table yet
+    table.save(Path("models/latency.json"))
+    with pytest.raises(BudgetError, match=r"budget `low`: 0\.01 ms"):
+        module.warn_of_hopeless_budgets(params, space)
+    module.warn_of_hopeless_budgets(stage.params, space)  # not asked for any more
+    replace(table, layers={"other": times}).save(Path("models/latency.json"))
+    module.warn_of_hopeless_budgets(params, space)
+
+
+@pytest.mark.parametrize(("name", "refused"), [("SSD", False), ("FasterRCNN", True)])
+def test_a_detector_that_cannot_be_exported_is_refused_before_it_is_trained(stage, name, refused):
+    module = stage.script("pretrain")
+    model = SimpleNamespace(decodable=not refused)
+    with pytest.raises(ModelError, match=r"export\.onnx: false") if refused else nullcontext():
+        module.check_exportable(stage.params, model)
+    without = stage.params.export.model_copy(update={"onnx": False})
+    module.check_exportable(stage.params.model_copy(update={"export": without}), model)
+    module.check_exportable(stage.params, nn.Linear(1, 1))
+
+
 @pytest.mark.parametrize("cheapest", [1001.0, 7919.0, 123457.0, 999983.0])
 @pytest.mark.parametrize("baseline", [1.1e7, 1234577.0, 9876541.0])
 def test_front_asks_for_no_cost_below_the_cheapest_policy(stage, cheapest, baseline):
     module = stage.script("front")
     without_network(stage, module)
-    space = SimpleNamespace(dimension=1, levels=[])
+    space = SimpleNamespace(ends=None, levels=[])
     model = Costs(cheapest, 0.9 * baseline, baseline)
     asked = []
 

@@ -47,4 +47,4 @@ def test_stages_run_in_two_processes_of_which_one_writes(fresh, monkeypatch):
     (run,) = json.loads((fresh.folder / "results/metrics/finetune/high.json").read_text())["runs"]
     assert 0.1 < run["test_score"] <= 1.0
     assert (fresh.folder / "models/finetuned/high/seed-0.safetensors").stat().st_size > 0
-    assert not (fresh.folder / ".store/progress/finetune-high").exists()
+    assert not list((fresh.folder / ".store/progress").iterdir())

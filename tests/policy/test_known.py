@@ -25,7 +25,7 @@ def test_policies_come_back_as_points(space: SearchSpace, tmp_path: Path) -> Non
 
 def test_missing_or_damaged_policies_name_the_stage(space: SearchSpace, tmp_path: Path) -> None:
     path = tmp_path / "policies.json"
-    for text in (None, "{}", '{"policies": 3}'):
+    for text in (None, "{}", '{"policies": 3}', '{"policies": [{}]}'):
         if text is not None:
             path.write_text(text, encoding="utf-8")
         with pytest.raises(ArtifactError, match="dvc repro fit"):

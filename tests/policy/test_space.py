@@ -123,3 +123,8 @@ def test_space_with_nothing_to_search_is_refused(hand: NetworkGraph) -> None:
     graph = replace(hand, groups=(), layers=(hand.layers[0], hand.layers[-1]))
     with pytest.raises(PolicyError, match="edge_bits"):
         SearchSpace(graph, SpaceConfig())
+
+
+def test_space_of_one_policy_is_refused(hand: NetworkGraph) -> None:
+    with pytest.raises(PolicyError, match=r"one policy only.*space\.weight_bits"):
+        SearchSpace(hand, SpaceConfig(weight_bits=[8], act_bits=[8], max_pruning_ratio=0.0))

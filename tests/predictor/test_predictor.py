@@ -360,3 +360,8 @@ def test_gp_reaches_the_known_quality_on_the_published_table() -> None:
     # A GP with one length scale a feature on the raw scores reaches 0.876 to 0.884, tau 0.784.
     assert result.r2 > 0.884
     assert result.kendall_tau > 0.784
+
+
+def test_too_few_rows_to_cross_validate_are_counted() -> None:
+    with pytest.raises(ArtifactError, match="at least 4 measured policies, got 3"):
+        cross_validate("gp", torch.rand(3, 2), torch.rand(3), PredictorConfig(folds=3), 0)

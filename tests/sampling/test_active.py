@@ -133,7 +133,7 @@ def test_the_integrated_acquisition_measures_nothing_twice_and_stays_in_the_rang
     assert (share <= 0.02).all()
 
 
-def test_a_small_space_is_measured_once_and_then_exhausted():
+def test_a_small_space_is_measured_once_and_then_exhausted(caplog):
     convs = [nn.Conv2d(a, b, 3, bias=False) for a, b in ((1, 4), (4, 4), (4, 4))]
     graph = trace(nn.Sequential(*convs, nn.Flatten(), nn.Linear(16, 2)), (1, 8, 8))
     bits = {"weight_bits": [2, 4], "act_bits": [2, 4]}
@@ -143,11 +143,23 @@ def test_a_small_space_is_measured_once_and_then_exhausted():
     config = SampleConfig(
         cost_range=[0.0001, 0.999], initial=6, batch=4, evaluations=2 * count, evaluation={}
     )
-    measured = ActiveSampler(small, config, PredictorConfig(), seed=3).run(
-        lambda policies: FeatureMap(small)(small.encode(list(policies))).mean(dim=1).tolist()
-    )
+    with caplog.at_level("WARNING"):
+        measured = ActiveSampler(small, config, PredictorConfig(), seed=3).run(
+            lambda policies: FeatureMap(small)(small.encode(list(policies))).mean(dim=1).tolist()
+        )
     assert len({m.policy.key() for m in measured}) == len(measured)
     assert len(measured) == count
+    assert "no more than 16 policies" in caplog.text and "of the 32" in caplog.text
+
+
+def test_a_range_of_hardly_a_policy_is_named_as_that(space):
+    tiny = SearchSpace(space.graph, SpaceConfig(weight_bits=[8], act_bits=[8], pruning_step=0.75))
+    config = SampleConfig(cost_range=[0.0610, 0.0625], initial=8, evaluations=8, evaluation={})
+    sampler = ActiveSampler(tiny, config, PredictorConfig(), seed=0)
+    few = len(sampler.initial_policies())
+    assert few < 5
+    with pytest.raises(SeerNetError, match=rf"holds {few} policies.*5 are needed.*widen the range"):
+        sampler.run(lambda policies: [0.1 * i for i, _ in enumerate(policies)])
 
 
 def test_many_known_policies_are_told_from_new_ones(space):
@@ -157,6 +169,8 @@ def test_many_known_policies_are_told_from_new_ones(space):
     assert len(active._new(known, known)) == 0
     values, niche = torch.ones(60, dtype=torch.float64), torch.zeros(60, dtype=torch.long)
     assert len(diverse(known, values, niche, known, 8)) == 0
+    assert len(diverse(known, values, niche, known[:1], 0)) == 0
+    assert len(diverse(known, values, niche, known[:1], 8)) == 8
 
 
 def test_a_quarter_of_an_integrated_batch_is_what_the_ascent_would_choose(sampler, measuring):

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from seernet.policy import Sensitivity, probes
+from seernet.config import SpaceConfig
+from seernet.policy import SearchSpace, Sensitivity, probes
 from seernet.sampling import SpreadDesign, anchors
 
 LOW, HIGH = 0.001, 0.02
@@ -76,3 +77,13 @@ def test_more_than_there_are_gives_each_once(space):
     points = anchors(narrow, None, 200)
     assert 2 <= len(points) < 200
     assert len(points.unique(dim=0)) == len(points)
+
+
+def test_without_pruning_the_anchors_are_the_dearest_balanced_bits_of_each_cost(space):
+    rigid = SearchSpace(space.graph, SpaceConfig(max_pruning_ratio=0.0))
+    design = SpreadDesign(rigid, (0.004, 0.06), seed=0)
+    points = anchors(design, None, 8)
+    bits = [inner_bits(rigid, policy).pop() for policy in rigid.decode(points)]
+    assert design.inside(points).all()
+    # The two pairs of each cost are the dearest balanced ones that no lower cost had.
+    assert bits == [(2, 2), (3, 3), (2, 3), (4, 4), (4, 5), (6, 6), (5, 5)]

@@ -51,7 +51,7 @@ def test_a_range_beyond_the_space_is_refused(space):
 
 def test_a_range_that_holds_no_discrete_policy_is_refused(space):
     with pytest.raises(ConfigError, match="widen the range"):
-        SpreadDesign(space, (0.01, 0.01 * (1 + 1e-12)), seed=0).draw(0)
+        SpreadDesign(space, (0.01, 0.01 * (1 + 1e-12)), seed=0).draw_many(0, 1)
 
 
 def test_a_coarse_space_is_drawn_from_up_to_the_ends_of_its_range():

@@ -38,7 +38,7 @@ class LatencyConfig(Section):
     table: Name = Field(
         "none",
         description="`none`; `measure`: layers are timed on this machine; or a file that this "
-        "stage wrote on another one, kept in data/raw",
+        "stage wrote on another one, kept in data/latency",
     )
     threads: Positive = Field(1, description="CPU threads of ONNX Runtime")
 
@@ -48,7 +48,9 @@ class ExportConfig(Section):
 
     onnx: bool = Field(True, description="write `model.onnx`, and hold it against the network")
     agreement: Share = Field(
-        0.995, description="least share of test images that both put into the same class"
+        0.995,
+        description="least share of test images (of confident boxes, for detectors) on which both "
+        "decide alike",
     )
     score_tolerance: Share = Field(
         0.002, description="how far its test score may be from the network's"

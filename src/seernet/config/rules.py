@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from seernet.config.schema import Params
 
 
-FEWEST = 5
+FEWEST_POLICIES = 5  # that a predictor can learn from
 _BOXES = ("digit-scenes", "voc", "voc2007", "voc2012", "coco")
 
 
@@ -42,10 +42,11 @@ def broken_rules(params: Params) -> Iterator[str]:
             f"`sample.batch` ({sample.batch}) exceeds `sample.population` ({sample.population}), "
             "from which it is chosen; lower the batch or raise the population"
         )
-    if sample.evaluations < FEWEST or sample.initial < min(FEWEST, sample.evaluations):
+    fewest = FEWEST_POLICIES
+    if sample.evaluations < fewest or sample.initial < min(fewest, sample.evaluations):
         yield (
             f"`sample.evaluations` ({sample.evaluations}) and `sample.initial` ({sample.initial}) "
-            f"must be at least {FEWEST}, or the predictor has nothing to learn from; raise them"
+            f"must be at least {fewest}, or the predictor has nothing to learn from; raise them"
         )
     if params.predictor.folds > sample.evaluations:
         yield (

@@ -23,7 +23,9 @@ class SpaceConfig(Section):
     """The search space of policies."""
 
     max_pruning_ratio: Portion = Field(
-        0.75, description="largest fraction of channels removed from a group"
+        0.75,
+        description="largest fraction of channels removed from a group, before it is rounded to "
+        "whole channels and to `channel_multiple`",
     )
     pruning_step: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.125, description="distance between neighbouring pruning ratios"

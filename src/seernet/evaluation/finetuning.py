@@ -22,7 +22,7 @@ from seernet.compression import build_compressed, count, kept_channels, recalibr
 from seernet.config import Params
 from seernet.data import Augment, Dataset
 from seernet.distributed import ALONE, Team
-from seernet.errors import ArtifactError, SeerNetError
+from seernet.errors import ArtifactError, PolicyError, SeerNetError
 from seernet.evaluation.baseline import inputs, load_baseline
 from seernet.evaluation.settling import settle
 from seernet.evaluation.together import fit_together, score_together
@@ -203,34 +203,33 @@ class Finetuner:
         shutil.rmtree(self.folders.progress, ignore_errors=True)
 
 
-def finetune(
-    params: Params, folders: Folders, jobs: Sequence[Job], team: Team = ALONE
-) -> list[Run]:
+def finetune(finetuner: Finetuner, jobs: Sequence[Job]) -> list[Run]:
     """Finetune policies side by side, in `sample.workers` processes; the runs are in their order.
 
-    A team finetunes one after the other, each together.
+    A team finetunes one after the other, each together; a single job needs no other process.
 
     Raises:
         SeerNetError: If a process died. Finished runs, and all epochs of others, are kept.
         TrainingError: If a loss is not a number.
     """
-    tasks = [(params, folders, team, replace(job, line=line)) for line, job in enumerate(jobs)]
-    workers = min(params.sample.workers, len(jobs))
-    if workers <= 1 or team.size > 1:
-        return [_finetune(task) for task in tasks]
+    jobs = [replace(job, line=line) for line, job in enumerate(jobs)]
+    workers = min(finetuner.params.sample.workers, len(jobs))
+    if workers <= 1 or finetuner.team.size > 1:
+        return [finetuner.run(job) for job in jobs]
+    tasks = [(finetuner.params, finetuner.folders, job) for job in jobs]
     with LocalExecutor(workers) as executor:
         done = dict(completed(executor, _finetune, tasks))
     return [done[index] for index in range(len(tasks))]
 
 
-def _finetune(task: tuple[Params, Folders, Team, Job]) -> Run:
-    params, folders, team, job = task
-    return _finetuner(params.model_dump_json(), folders, team).run(job)
+def _finetune(task: tuple[Params, Folders, Job]) -> Run:
+    params, folders, job = task
+    return _finetuner(params.model_dump_json(), folders).run(job)
 
 
 @functools.lru_cache(maxsize=1)
-def _finetuner(params: str, folders: Folders, team: Team) -> Finetuner:
-    return Finetuner(Params.model_validate_json(params), folders, team)
+def _finetuner(params: str, folders: Folders) -> Finetuner:
+    return Finetuner(Params.model_validate_json(params), folders)
 
 
 def save_network(
@@ -249,6 +248,12 @@ def save_network(
     save_file(tensors, folder / f"{name}.safetensors", metadata=metadata)
 
 
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError),
+    *(SafetensorError, PolicyError),
+)
+
+
 def read_network(path: Path, baseline: nn.Module, graph: NetworkGraph) -> tuple[nn.Module, Policy]:
     """Restore what `save_network` wrote, in eval mode, and its policy.
 
@@ -265,7 +270,7 @@ def read_network(path: Path, baseline: nn.Module, graph: NetworkGraph) -> tuple[
         }
         network = build_compressed(baseline, policy, graph, parts["keep/"])
         network.load_state_dict(parts["network/"])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except _DAMAGED as error:
         raise ArtifactError(
             f"{path} does not hold a finetuned network of this baseline ({error!r:.200}); run the "
             "finetune stage again."

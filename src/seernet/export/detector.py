@@ -8,12 +8,12 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
-from torchvision.models.detection import RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import clip_boxes_to_image
 
 from seernet.errors import ExportError
+from seernet.export.packed import REMEDY
 from seernet.models import Detector
 
 OUTPUTS = ("boxes", "scores")
@@ -36,11 +36,10 @@ class DecodedDetector(nn.Module):
     def __init__(self, detector: Detector, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         model: Any = detector.model
-        if not isinstance(model, SSD | RetinaNet):
+        if not detector.decodable:
             raise ExportError(
-                f"{type(model).__name__} cannot be exported to ONNX: its second stage depends on "
-                "the boxes of its first (SSD and RetinaNet can); its packed file is complete, and "
-                "`export.onnx: false` leaves this one out."
+                f"{type(model).__name__} cannot be exported to ONNX, of detectors only SSD and "
+                f"RetinaNet can{REMEDY}"
             )
         self.detector = detector
         self.size = (input_shape[1], input_shape[2])

@@ -28,7 +28,7 @@ from seernet.errors import ExportError
 from seernet.export.clock import Clock
 from seernet.export.layers import Clip, Part, Shape, shapes
 from seernet.export.onnx_file import write_onnx
-from seernet.export.packed import Shipped
+from seernet.export.packed import REMEDY, Shipped
 from seernet.policy import CostModel, LatencyTable, LayerTimes, SearchSpace
 from seernet.policy.latency import timed_counts
 from seernet.progress import Bar, bar
@@ -151,8 +151,8 @@ def measure(network: nn.Module, shipped: Shipped, space: SearchSpace, threads: i
         (baseline,) = time_networks([network], shipped, clock)
     except ExportError as error:
         raise ExportError(
-            f"limits on latency need a network that ONNX Runtime runs, and this one cannot be "
-            f"exported ({error}); limit bops, macs or size_bytes instead."
+            "limits on latency need a network that ONNX Runtime runs: "
+            f"{str(error).removesuffix(REMEDY)}; limit bops, macs or size_bytes instead."
         ) from error
     table = LatencyTable(
         target=f"ONNX Runtime {onnxruntime.__version__}, {threads} thread{'s'[: threads > 1]}",

@@ -22,7 +22,7 @@ from torch import nn
 from seernet.errors import ExportError
 from seernet.export.detector import OUTPUTS, DecodedDetector
 from seernet.export.integer import OPSET, Deployed, to_integers
-from seernet.export.packed import Shipped
+from seernet.export.packed import REMEDY, Shipped
 from seernet.models import Detector
 
 INPUT, OUTPUT = "image", "logits"
@@ -57,29 +57,6 @@ def write_onnx(
         integers = decoded = DecodedDetector(integers, shipped.graph.input_shape)
     deployed = Deployed(integers, shipped.mean, shipped.std, width).eval()
     image = torch.zeros(2, height, width, channels, dtype=torch.uint8)
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                deployed,
-                (image,),
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-                input_names=[INPUT],
-                output_names=[OUTPUT] if decoded is None else list(OUTPUTS),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-            )
-    except Exception as error:
-        raise ExportError(
-            f"torch cannot export {shipped.model.name} to ONNX ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}); its packed file is complete, and "
-            "`export.onnx: false` leaves this one out."
-        ) from error
-    model = program.model_proto  # type: ignore[union-attr]
-    simplify(model)
-    if decoded is not None and selects:
-        decoded.add_selection(model.graph)
     described = {
         **(decoded.properties if decoded is not None else {}),
         "task": shipped.task,
@@ -87,11 +64,38 @@ def write_onnx(
         "policy": json.dumps(shipped.policy.to_dict()),
         **metadata,
     }
-    del model.metadata_props[:]
-    helper.set_model_props(model, described)
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        model = _exported(deployed, image, [OUTPUT] if decoded is None else list(OUTPUTS))
+        simplify(model)
+        if decoded is not None and selects:
+            decoded.add_selection(model.graph)
+        del model.metadata_props[:]
+        helper.set_model_props(model, described)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ExportError(
+            f"torch cannot export {shipped.model.name} to ONNX ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}){REMEDY}"
+        ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _exported(network: nn.Module, image: torch.Tensor, outputs: list[str]) -> onnx.ModelProto:
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            network,
+            (image,),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=outputs,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+        )
+    model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]
+    return model
 
 
 @contextmanager
@@ -142,8 +146,8 @@ def _bypass(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
 
 def _clip_as_integers(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
     constants = _constants(graph)
-    bounds = [constants.get(name) for name in node.input[1:3]]
-    low, high = (None if bound is None else float(bound) for bound in bounds)
+    names = [*node.input[1:3], "", ""][:2]  # the exporter leaves out missing bounds at the end
+    low, high = (float(constants[name]) if name in constants else None for name in names)
     readers = _quantizers(graph, node.output[0])
     if low != 0.0 or high is None or not readers:
         return
@@ -219,12 +223,15 @@ def _constants(graph: onnx.GraphProto) -> dict[str, Any]:
     return found
 
 
-def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+def session(
+    model: Path | bytes, threads: int = 0, optimized: Path | None = None
+) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU.
 
     Args:
         model: The file, or what it holds.
         threads: 0 takes one for each core.
+        optimized: Where to write the graph that it makes of it, if anywhere.
 
     Raises:
         ExportError: If the file cannot be loaded.
@@ -232,6 +239,8 @@ def session(model: Path | bytes, threads: int = 0) -> onnxruntime.InferenceSessi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exceptions share no base class
@@ -265,15 +274,9 @@ def kernels(path: Path) -> Kernels:
     Raises:
         ExportError: If the file cannot be loaded.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder) / "optimized.onnx"
-        options.optimized_model_filepath = str(optimized)
-        try:
-            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise ExportError(f"ONNX Runtime cannot load {path}: {error}") from error
+        session(path, optimized=optimized)
         graph = onnx.load(optimized).graph
     constants = {tensor.name for tensor in graph.initializer}
     constants |= {

@@ -23,14 +23,19 @@ from torch import nn
 from seernet.compression import build_compressed, kept_channels, pack, signs, unpack
 from seernet.config import ModelConfig
 from seernet.data import DatasetInfo
-from seernet.errors import ArtifactError, ModelError
+from seernet.errors import ArtifactError, ModelError, PolicyError
 from seernet.graph import NetworkGraph
 from seernet.models import build
 from seernet.policy import Policy
 
 TENSORS = "model.safetensors"
 MODEL = "model.json"
+REMEDY = "; its packed file is complete, and `export.onnx: false` leaves this one out."
 VERSION = 1
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),
+    *(SafetensorError, PolicyError),
+)
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def load(folder: str | Path, *, trust_code: bool = False) -> nn.Module:
         if document.get("sha256", digest := hashlib.sha256(content).hexdigest()) != digest:
             raise ValueError(f"{TENSORS} is not what was written")
         tensors = read_tensors(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except _DAMAGED as error:
         raise ArtifactError(
             f"{folder} does not hold a packed network ({error!r:.200}); it needs {MODEL} and "
             f"{TENSORS} as they were written."

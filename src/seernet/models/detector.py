@@ -98,6 +98,14 @@ class Detector(nn.Module):
         return hasattr(self.model, "roi_heads")
 
     @property
+    def decodable(self) -> bool:
+        """Whether boxes follow from predictions and fixed anchors alone, so that it exports."""
+        from torchvision.models.detection import RetinaNet
+        from torchvision.models.detection.ssd import SSD
+
+        return isinstance(self.model, SSD | RetinaNet)
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Submodules that give the predictions."""
         if self.two_stage:

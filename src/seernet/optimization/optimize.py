@@ -140,8 +140,9 @@ def optimize_many(
         rising = amounts[:, 0].argsort()
         larger = rising[(rising.argsort() + 1).clamp(max=len(rising) - 1)]  # of each budget
         found, values = oscillate(search, found, found[larger], FRONT_PATIENCE, seed + 1)
-        no_dearer = amounts >= amounts.T  # k x k: may a budget (row) take over another's (column)?
-        best = values.expand(len(found), -1).masked_fill(~no_dearer, -torch.inf).argmax(dim=1)
+        costs = problem.cost(grid.policies(found))
+        fits = amounts >= costs.T  # k x k: a budget (row), what was found for another (column)
+        best = values.expand(len(found), -1).masked_fill(~fits, -torch.inf).argmax(dim=1)
         return _solutions(problem, grid, found[best], [[limit] for limit in limits])
 
 

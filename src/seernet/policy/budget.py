@@ -107,8 +107,7 @@ def checked_space(
     model = CostModel(space, latency)
     check_budgets(params.budgets, model)
     low, high = params.sample.cost_range
-    ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
-    cheapest, dearest = (model(ends).bops / model.baseline().bops).tolist()
+    cheapest, dearest = (model(space.ends).bops / model.baseline().bops).tolist()
     if high <= cheapest or low >= dearest:
         raise ConfigError(
             f"sample.cost_range [{low}, {high}] holds no policy of the search space, whose costs "

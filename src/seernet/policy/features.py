@@ -36,9 +36,8 @@ class FeatureMap:
         self._low_noise = torch.pow(4.0, -space.low)
         self._span = _span(self._low_noise - torch.pow(4.0, -space.high))
         self._halvings = _span((space.high / space.low).log())
-        ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
-        self._log_bops = self.cost(ends).bops.log()
-        macs = self.cost(ends[1:]).layer_macs[0]
+        self._log_bops = self.cost(space.ends).bops.log()
+        macs = self.cost(space.ends[1:]).layer_macs[0]
         names = [layer.name for layer in space.graph.layers]
         share = dict(zip(names, (macs / macs.sum()).tolist(), strict=True))
         sums = [

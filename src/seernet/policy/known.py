@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from seernet import artifacts
-from seernet.errors import ArtifactError
+from seernet.errors import ArtifactError, PolicyError
 from seernet.policy.policy import Policy
 from seernet.policy.space import SearchSpace
 
@@ -28,6 +28,6 @@ def load_policies(path: Path, space: SearchSpace, stage: str) -> Tensor:
     document = artifacts.read_json(path, stage)
     try:
         policies = [Policy.from_dict(record) for record in document["policies"]]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, PolicyError) as error:
         raise ArtifactError(f"{path} is damaged ({error!r}); run `dvc repro {stage}`.") from error
     return space.encode(policies)

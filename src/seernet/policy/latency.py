@@ -31,7 +31,7 @@ from seernet.errors import ArtifactError
 from seernet.graph import Layer
 from seernet.policy.space import SearchSpace
 
-FULL_BYTE = 8  # bits; inputs of fewer are clipped, with weights of as many kernels are others
+KERNEL_BITS = 8  # inputs of fewer are clipped; where weights have as many, another kernel runs
 MOST_COUNTS = 12  # channel counts of one end of a layer
 NONE = json.dumps({"layers": None}) + "\n"
 
@@ -238,7 +238,7 @@ class Interpolation:
             act_bits: Of the input, the same.
         """
         full_weights, full_input = (
-            _bounded(bits - (FULL_BYTE - 1)) for bits in (weight_bits, act_bits)
+            _bounded(bits - (KERNEL_BITS - 1)) for bits in (weight_bits, act_bits)
         )
         layer = torch.arange(len(self._ms))
         i, w = _place(self._inputs, inputs)

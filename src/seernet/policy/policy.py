@@ -45,7 +45,7 @@ class Policy:
                 _whole_numbers(document["act_bits"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-            raise PolicyError(f"not a policy: {error!r}; run the optimize stage again.") from error
+            raise PolicyError(f"not a policy: {error!r}.") from error
 
     def to_row(self) -> dict[str, float | int]:
         """One flat row of a table: `pruning_ratio/<group>`, `weight_bits/<layer>`, ..."""

@@ -66,6 +66,11 @@ class SearchSpace:
                 "the network leaves nothing to search: it has no prunable channels and no layer "
                 "besides the first and the last; set space.edge_bits to null."
             )
+        if all(len(c.values) == 1 for c in self.coordinates):
+            raise PolicyError(
+                "the search space holds one policy only; allow more bits (space.weight_bits, "
+                "space.act_bits) or pruning (space.max_pruning_ratio)."
+            )
         self.low = torch.tensor([c.values[0] for c in self.coordinates], dtype=torch.float64)
         self.high = torch.tensor([c.values[-1] for c in self.coordinates], dtype=torch.float64)
         self._channels = {group.name: group.channels for group in graph.groups}
@@ -74,6 +79,11 @@ class SearchSpace:
     def dimension(self) -> int:
         """Number of coordinates, d."""
         return len(self.coordinates)
+
+    @property
+    def ends(self) -> Tensor:
+        """The cheapest and the dearest policy, `2 x d`."""
+        return torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, self.dimension)
 
     @property
     def levels(self) -> list[Tensor]:
@@ -190,12 +200,17 @@ class SearchSpace:
                     )
 
 
+def pruning_ratios(config: SpaceConfig) -> list[float]:
+    """The grid of ratios, from 0 up."""
+    steps = int(config.max_pruning_ratio / config.pruning_step + 1e-9)
+    return [step * config.pruning_step for step in range(steps + 1)]
+
+
 def _channel_counts(channels: int, config: SpaceConfig) -> tuple[int, ...]:
     """Reachable channel counts: the grid of ratios, rounded to the multiple, at least one."""
-    steps = int(config.max_pruning_ratio / config.pruning_step + 1e-9)
     counts = {channels}
-    for step in range(1, steps + 1):
-        wanted = channels * (1.0 - step * config.pruning_step)
+    for ratio in pruning_ratios(config)[1:]:
+        wanted = channels * (1.0 - ratio)
         multiple = config.channel_multiple
         rounded = max(multiple, round(wanted / multiple) * multiple)
         if rounded <= channels:

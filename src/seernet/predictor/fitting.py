@@ -112,8 +112,8 @@ def fit(
     features, scores = check_rows(features, scores)
     if soft is not None:
         _, soft = check_rows(features, soft)
-    scaling = Scaling.of(features, scores, soft)
-    rows = scaling.inputs(features), scaling.targets(scores, soft)
     with single_thread(), torch.enable_grad():
+        scaling = Scaling.of(features, scores, soft)
+        rows = scaling.inputs(features), scaling.targets(scores, soft)
         core = FAMILIES[family].fit(*rows, config, seed)
     return FittedPredictor(family, core, scaling)

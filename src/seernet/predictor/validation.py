@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seernet.config import PredictorConfig
+from seernet.errors import ArtifactError
 from seernet.predictor.fitting import FAMILIES, fit
 from seernet.predictor.interface import Posterior
 from seernet.predictor.scaling import check_rows
@@ -73,7 +74,11 @@ def cross_validate(
         ArtifactError: If rows are fewer than four, not finite, or out of range.
     """
     features, scores = check_rows(features, scores)
-    n = len(scores)
+    if (n := len(scores)) < 4:
+        raise ArtifactError(
+            f"cross-validation needs at least 4 measured policies, got {n}; raise "
+            "sample.evaluations, or see in evaluations.csv why others failed."
+        )
     folds = _folds(n, config.folds, seed)
     mean, std = torch.zeros_like(scores), torch.zeros_like(scores)
     for held_out in folds:
@@ -119,7 +124,9 @@ def choose(scores: Tensor, results: Mapping[str, CrossValidation]) -> str:
     """The family that `select` prefers, given each one's predictions of `n` scores."""
     chosen = DEFAULT_FAMILY
     for name, result in results.items():
-        gain = _log_density(scores, result) - _log_density(scores, results[chosen])
+        gain = _log_density(scores, result.mean, result.std) - _log_density(
+            scores, results[chosen].mean, results[chosen].std
+        )
         if float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain)):
             chosen = name
     return chosen
@@ -136,10 +143,10 @@ def _folds(n: int, folds: int, seed: int) -> list[Tensor]:
     return list(order.tensor_split(n if n < FEW_ROWS else min(folds, n)))
 
 
-def _log_density(scores: Tensor, result: CrossValidation) -> Tensor:
+def _log_density(scores: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Log predictive density of each held-out score, in nats."""
-    z = (scores - result.mean) / result.std
-    return -0.5 * z.square() - result.std.log() - 0.5 * math.log(2 * math.pi)
+    z = (scores - mean) / std
+    return -0.5 * z.square() - std.log() - 0.5 * math.log(2 * math.pi)
 
 
 def _summarize(family: str, scores: Tensor, mean: Tensor, std: Tensor) -> CrossValidation:
@@ -147,17 +154,15 @@ def _summarize(family: str, scores: Tensor, mean: Tensor, std: Tensor) -> CrossV
 
     squared_error = (scores - mean).square()
     deviation = (scores - scores.mean()).square().sum()
-    z = (scores - mean) / std
     tau = float(kendalltau(scores.numpy(), mean.numpy()).statistic)
-    density = -0.5 * z.square() - std.log() - 0.5 * math.log(2 * math.pi)
     return CrossValidation(
         family=family,
         n=len(scores),
         r2=float(1 - squared_error.sum() / deviation) if deviation > 1e-18 else 0.0,
         kendall_tau=tau if math.isfinite(tau) else 0.0,
         rmse=float(squared_error.mean().sqrt()),
-        nll=float(-density.mean()),
-        coverage80=float((z.abs() <= HALF_WIDTH_80).double().mean()),
+        nll=float(-_log_density(scores, mean, std).mean()),
+        coverage80=float((((scores - mean) / std).abs() <= HALF_WIDTH_80).double().mean()),
         mean=mean,
         std=std,
     )

@@ -115,7 +115,10 @@ def _cause(error: PapermillExecutionError) -> str:
     if error.ename == ArtifactError.__name__:
         return str(error.evalue)
     message = " ".join(error.evalue.split())
-    return f"{error.ename} in cell {error.cell_index + 1}: {message}"
+    return (
+        f"{error.ename} in cell {error.cell_index + 1}: {message}; what it reads may be of another "
+        "version: run `dvc repro`, and report it if it stays"
+    )
 
 
 def check_parameters(notebook: Path, names: Mapping[str, Any]) -> None:

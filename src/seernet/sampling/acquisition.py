@@ -94,7 +94,7 @@ def reduce_variance(
     Args:
         joint: Posterior covariance of `m` policies, `m x m`.
         noise: Variance of a measurement of each, `m`.
-        weight: How much the variance at each policy matters, `m`; not a number of times.
+        weight: How much the variance at each policy matters, `m`.
         count: How many to choose; a policy may be chosen once.
         first: Indices of some that are chosen in any case, before the others.
 

@@ -6,6 +6,7 @@ in its place.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,23 +14,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seernet.config import OptimizeConfig, PredictorConfig, SampleConfig
+from seernet.config import FEWEST_POLICIES, OptimizeConfig, PredictorConfig, SampleConfig
 from seernet.errors import SeerNetError
 from seernet.optimization import Limit, optimize_many
 from seernet.policy import FeatureMap, Policy, SearchSpace, Sensitivity
 from seernet.predictor import Predictor, fit
 from seernet.sampling.acquisition import ACQUISITIONS, Belief, reduce_variance
 from seernet.sampling.anchors import anchors
-from seernet.sampling.design import SpreadDesign
+from seernet.sampling.design import GOLDEN, SpreadDesign
 from seernet.sampling.evolution import Evolution, distances, diverse
+
+logger = logging.getLogger(__name__)
 
 _RANDOM_SEED = 7919
 _PROPOSALS = 1 << 20
-_FEWEST = 5
 _ANCHORS = 0.5  # of the initial design
 _FRONT = 24
 _FRONT_SHARES = {"integrated": 0.25, "frontier": 0.75}  # of a batch, what the ascent would choose
-_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _SAME = 1e-9
 _VAIN = 8  # rounds that find no new policy
 
@@ -134,6 +135,12 @@ class ActiveSampler:
                 Measured(number, "active", p, s, soft(p))
                 for p, s in zip(batch, scores, strict=True)
             ]
+        if len(measured) < self.config.evaluations:
+            logger.warning(
+                "no more than %d policies of sample.cost_range were found, of the %d that "
+                "sample.evaluations asks for",
+                *(len(measured), self.config.evaluations),
+            )
         return measured
 
     def propose(self, measured: Sequence[Measured], number: int) -> list[Policy]:
@@ -150,13 +157,13 @@ class ActiveSampler:
         known = self.space.encode([m.policy for m in measured])
         first = _PROPOSALS + number * self.config.population
         population = self.design.draw_many(first, self.config.population)
-        seed = self.seed * 1_000_003 + number
-        evolution = Evolution(self.design, self.config.batch, self.config.generations, seed)
-        chosen = known[:0]
         if self.config.acquisition == "integrated":
             belief = Belief(self._fit(measured, known), self.features, self.design.cost)
             batch = self._most_informative(belief, population, known, number)
             return self.space.decode(batch)
+        seed = self.seed * 1_000_003 + number
+        evolution = Evolution(self.design, self.config.batch, self.config.generations, seed)
+        chosen = known[:0]
         if self.config.acquisition == "random":
             values = torch.ones(len(population), dtype=torch.float64)
         else:
@@ -220,10 +227,15 @@ class ActiveSampler:
 
     def _fit(self, measured: Sequence[Measured], known: Tensor) -> Predictor:
         good = [i for i, m in enumerate(measured) if m.score is not None]
-        if len(good) < _FEWEST:
+        if len(measured) < FEWEST_POLICIES:
             raise SeerNetError(
-                f"only {len(good)} of {len(measured)} measurements succeeded, {_FEWEST} are needed "
-                "to go on; lower sample.evaluation.learning_rate, or check the network."
+                f"the search space holds {len(measured)} policies within sample.cost_range, "
+                f"{FEWEST_POLICIES} are needed to go on; widen the range, or refine the space."
+            )
+        if len(good) < FEWEST_POLICIES:
+            raise SeerNetError(
+                f"only {len(good)} of {len(measured)} measurements succeeded, {FEWEST_POLICIES} "
+                "are needed to go on; lower sample.evaluation.learning_rate, or check the network."
             )
         scores = torch.tensor([measured[i].score for i in good], dtype=torch.float64)
         if bool((scores == scores[0]).all()):
@@ -241,7 +253,7 @@ class ActiveSampler:
 
 def _spread_over(front: Tensor, count: int, number: int) -> Tensor:
     """Pick `count` policies at even distances along a front; the first place shifts by round."""
-    phase = (number * _GOLDEN) % 1.0
+    phase = (number * GOLDEN) % 1.0
     places = (torch.arange(count) + phase) / max(1, count) * len(front)
     return front[places.long().clamp(max=len(front) - 1)] if len(front) else front
 

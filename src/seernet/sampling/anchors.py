@@ -28,7 +28,8 @@ def anchors(design: SpreadDesign, sensitivity: Sensitivity | None, count: int) -
     """Policies spread over a design's cost range: two pairs of bit-widths at each cost.
 
     The pairs are those whose uniform policy is the most balanced: its kept fraction and bit-widths
-    lie at like heights of their ranges, on a logarithmic scale.
+    lie at like heights of their ranges, on a logarithmic scale; of equally balanced ones those of
+    more bits.
 
     Args:
         design: Whose space and cost range count.
@@ -36,7 +37,8 @@ def anchors(design: SpreadDesign, sensitivity: Sensitivity | None, count: int) -
         count: How many at most.
 
     Returns:
-        Distinct discrete policies within the range, `n x d`, cheapest first.
+        Distinct discrete policies within the range, `n x d`, by rising cost, the more balanced of
+        each cost first.
     """
     space = design.space
     points, grades = all_uniform(space)
@@ -46,12 +48,18 @@ def anchors(design: SpreadDesign, sensitivity: Sensitivity | None, count: int) -
     for place in range(places):
         budget = design.low * (design.high / design.low) ** ((place + 0.5) / places)
         (affordable,) = (bops <= budget).nonzero(as_tuple=True)
-        for index in _balanced(grades, affordable)[:_PER_COST]:
+        taken = 0
+        for index in _balanced(grades, affordable):
             point = points[index]
             if sensitivity is not None:
                 point = _allocate(design, sensitivity, point, budget)
-            if bool(design.inside(point[None])):
-                found[tuple(point.tolist())] = None
+            if (key := tuple(point.tolist())) in found:
+                continue  # of a lower cost, where widths cannot use up the difference
+            if design.inside(point[None]):
+                found[key] = None
+            taken += 1
+            if taken == _PER_COST:
+                break
     return torch.tensor(list(found), dtype=torch.float64).reshape(-1, space.dimension)[:count]
 
 
@@ -61,7 +69,10 @@ def _balanced(grades: Tensor, affordable: Tensor) -> list[int]:
     Of equally balanced ones, more bits for inputs come first: weights bear few bits better.
     """
     low, high = grades.amin(dim=0), grades.amax(dim=0)
-    heights = (grades / low).log() / (high / low).log().clamp_min(1e-9)
+    varies = high > low
+    heights = ((grades / low).log() / (high / low).log())[:, varies]
+    if not bool(varies.any()):
+        return affordable.tolist()
     imbalance = (heights.amax(dim=1) - heights.amin(dim=1)).tolist()
     widest: dict[tuple[float, float], int] = {}
     for index in affordable.tolist():

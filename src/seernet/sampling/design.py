@@ -16,14 +16,14 @@ from torch import Tensor
 from seernet.errors import ConfigError
 from seernet.policy import CostModel, SearchSpace
 
-_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _BISECTIONS = 40
 _ATTEMPTS = 50
 _LARGEST_SPREAD = 2.0
 
 
 class SpreadDesign:
-    """A sequence of discrete policies whose costs fill a range; the n-th never depends on n.
+    """A sequence of discrete policies whose costs fill a range; the n-th is the same in any number.
 
     Args:
         space: The search space.
@@ -39,8 +39,7 @@ class SpreadDesign:
         self.cost = CostModel(space)
         self.seed = seed
         baseline = float(self.cost.baseline().bops)
-        ends = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, space.dimension)
-        cheapest, dearest = (self.cost(ends).bops / baseline).tolist()
+        cheapest, dearest = (self.cost(space.ends).bops / baseline).tolist()
         self.low = baseline * max(cost_range[0], cheapest)
         self.high = baseline * min(cost_range[1], dearest)
         if self.low >= self.high:
@@ -54,10 +53,6 @@ class SpreadDesign:
         bops = self.cost(u).bops
         inside: Tensor = (bops >= self.low) & (bops <= self.high)
         return inside
-
-    def draw(self, index: int) -> Tensor:
-        """The policy at a place of the sequence, a discrete point of `d`."""
-        return self.draw_many(index, 1)[0]
 
     def draw_many(self, start: int, count: int) -> Tensor:
         """Consecutive policies of the sequence, `count x d`."""
@@ -81,7 +76,7 @@ class SpreadDesign:
     def _target(self, index: int) -> float:
         """Cost that a place of the sequence asks for."""
         phase = torch.rand(1, generator=torch.Generator().manual_seed(self.seed)).item()
-        share = (phase + index * _GOLDEN) % 1.0
+        share = (phase + index * GOLDEN) % 1.0
         return float(self.low * (self.high / self.low) ** share)
 
     def _profile(self, generator: torch.Generator) -> Tensor:

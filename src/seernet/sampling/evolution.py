@@ -121,8 +121,10 @@ def diverse(population: Tensor, values: Tensor, niche: Tensor, known: Tensor, co
         count: Size of the batch; fewer come back if the population holds fewer new ones.
 
     Returns:
-        `count x d` policies.
+        At most `count x d` policies.
     """
+    if count <= 0:
+        return population[:0]
     nearest = distances(population, known).amin(dim=1)
     pairs = torch.pdist(population)
     typical = pairs.median().clamp(min=1e-9) if len(pairs) else nearest.new_tensor(1.0)

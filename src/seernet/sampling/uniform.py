@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seernet.policy import Bound, CostModel, SearchSpace
+from seernet.policy.space import pruning_ratios
 
 
 def uniform_candidates(model: CostModel, limits: Sequence[Bound], count: int = 8) -> Tensor:
@@ -41,11 +42,9 @@ def uniform_candidates(model: CostModel, limits: Sequence[Bound], count: int = 8
 def all_uniform(space: SearchSpace) -> tuple[Tensor, Tensor]:
     """All uniform policies, `n x d`, and of each its kept fraction and bit-widths, `n x 3`."""
     config = space.config
-    steps = int(config.max_pruning_ratio / config.pruning_step + 1e-9)
-    ratios = [step * config.pruning_step for step in range(steps + 1)]
     rows, grades = [], []
     for ratio, weight_bits, act_bits in itertools.product(
-        ratios, config.weight_bits, config.act_bits
+        pruning_ratios(config), config.weight_bits, config.act_bits
     ):
         row = []
         for coordinate in space.coordinates:

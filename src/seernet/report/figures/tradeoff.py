@@ -125,11 +125,6 @@ def draw_scores(axes: Axes, rows: pd.DataFrame, split: str, cost: pd.Series, **s
 
 def _short(axes: Axes, measured: pd.DataFrame, baseline: float, unit: float) -> None:
     axes.axhline(100 * baseline, color=INK, lw=0.9, ls=(0, (6, 2)), label="Baseline (32 bits)")
-    draw_cloud(axes, measured, unit)
-
-
-def draw_cloud(axes: Axes, measured: pd.DataFrame, unit: float) -> None:
-    """Scatter short evaluations by the round they come from; costs are divided by `unit`."""
     for origin, (label, color, marker) in ORIGINS.items():
         rows = measured[measured["origin"] == origin]
         if len(rows):
