@@ -3,17 +3,25 @@
 import itertools
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from _shared import own_folders, require_final
 
 from seernet import artifacts
 from seernet.config import Params, load
 from seernet.device import resolve
-from seernet.evaluation import EvaluationSpec, Finetuner, Job, Measurer, finetune, measuring
-from seernet.policy import LATENCY, Bound, CostModel, LatencyTable, Policy, bounds, checked_space
-from seernet.sampling import uniform_candidates
+from seernet.evaluation import (
+    Evaluation,
+    EvaluationSpec,
+    Finetuner,
+    Job,
+    Measurer,
+    finetune,
+    measuring,
+)
+from seernet.policy import LATENCY, CostModel, LatencyTable, Policy, bounds, checked_space
+from seernet.sampling.rivals import best_random, best_uniform
 from seernet.stage import budget_argument, run
 from seernet.store import Store, default_root
 
@@ -30,14 +38,15 @@ def main() -> None:
     space = checked_space(finetuner.graph, params, latency)
     cost = CostModel(space, latency)
     limits = bounds(params.budgets[budget], cost)
+    table = artifacts.read_table(artifacts.EVALUATIONS, "sample")
     metrics: dict[str, Any] = {
         "budget": budget,
         "metric": finetuner.task.metric,
         **{f"baseline_{k}": v for k, v in finetuner.test(finetuner.baseline).items()},
     }
     choices = {
-        "uniform": best_uniform(params, cost, limits),
-        "random": best_random(cost, limits),
+        "uniform": best_uniform(cost, limits, lambda policies: measured(params, policies)),
+        "random": best_random(cost, limits, table),
     }
     # Both may choose the same policy, which is finetuned once.
     chosen = {p.key(): p for p, _ in choices.values() if p is not None}
@@ -76,45 +85,18 @@ def main() -> None:
     finetuner.finish()
 
 
-Choice = tuple[Policy | None, dict[str, Any]]
+def measured(params: Params, policies: Sequence[Policy]) -> list[Evaluation]:
+    """The short evaluations of policies, as `sample` makes them.
 
-
-def best_uniform(params: Params, cost: CostModel, limits: tuple[Bound, ...]) -> Choice:
-    """Of the eight costliest non-dominated uniform policies that fit, the best measured one."""
-    policies = cost.space.decode(uniform_candidates(cost, limits))
-    if not policies:
-        return None, {"reason": "no uniform policy of the space fits the budget"}
+    Raises:
+        SeerNetError: If the machine made one fail: fewer candidates would flatter SeerNet.
+    """
     spec = EvaluationSpec.of(params)
     store = Store(default_root() / "evaluations.sqlite")
     with measuring(spec, params.sample.workers, params.sample.cluster) as executor:
         found = Measurer(spec, store, executor)(policies)
     require_final(found)
-    scored = [(e.score, -i) for i, e in enumerate(found) if e.score is not None]
-    if not scored:
-        return None, {"reason": f"all uniform measurements failed: {found[0].error}"}
-    score, index = max(scored)
-    spent = sum(evaluation.train_macs for evaluation in found)
-    details = {"short_score": score, "candidates": len(found), "short_train_macs": spent}
-    return policies[-index], details
-
-
-def best_random(cost: CostModel, limits: tuple[Bound, ...]) -> Choice:
-    """Of the random policies that `sample` measured and that fit, the best measured one."""
-    table = artifacts.read_table(artifacts.EVALUATIONS, "sample")
-    table = table[(table["origin"] == "random") & table["score"].notna()].reset_index(drop=True)
-    rows = table.to_dict("records")
-    policies = [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
-    fits = torch.ones(len(policies), dtype=torch.bool)
-    if policies:
-        points = cost.space.encode(policies)
-        for limit in limits:
-            fits &= limit.evaluate(cost, points) <= limit.limit
-    inside = table[fits.numpy()]
-    if inside.empty:
-        return None, {"reason": "none of the random policies that were measured fits the budget"}
-    best = int(fits.nonzero()[int(inside["score"].to_numpy().argmax())])
-    details = {"short_score": float(inside["score"].max()), "candidates": len(inside)}
-    return policies[best], details
+    return found
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import torch
 from seernet import artifacts
 from seernet.config import FEWEST_POLICIES, Params, load
 from seernet.graph import NetworkGraph
-from seernet.policy import FeatureMap, Policy, Sensitivity, checked_space, save_policies
+from seernet.policy import FeatureMap, Sensitivity, checked_space, save_policies
 from seernet.predictor import CrossValidation, assess, fit, save, select
+from seernet.sampling.table import lessons, policies_of
 from seernet.stage import run
 
 logger = logging.getLogger("fit")
@@ -22,7 +23,7 @@ def main() -> None:
     torch.set_num_threads(1)  # what is fitted must not depend on how sums are divided
     params = load()
     space = checked_space(NetworkGraph.load(artifacts.GRAPH), params)
-    table = with_lessons(artifacts.read_table(artifacts.EVALUATIONS, "sample"))
+    table = lessons(artifacts.read_table(artifacts.EVALUATIONS, "sample"))
     held_out = table["origin"] == "random"
     sensitivity = Sensitivity.load(space, artifacts.SENSITIVITIES, "sample")
     feature_map = FeatureMap(space, sensitivity)
@@ -47,13 +48,6 @@ def main() -> None:
     if families[family].r2 < 0.0:
         logger.warning("the predictor is worse than the mean score; raise sample.evaluations")
     logger.info("%s: R2 %.3f, tau %.3f", family, metrics["r2"], metrics["kendall_tau"])
-
-
-def with_lessons(table: pd.DataFrame) -> pd.DataFrame:
-    """What the table teaches; see `Evaluation.lesson`. What the machine failed teaches nothing."""
-    table = table[table["score"].notna() | table["final"].astype(bool)].copy()
-    table.loc[table["score"].isna(), ["score", "soft_score"]] = 0.0
-    return table
 
 
 def figures(result: CrossValidation) -> dict[str, float]:
@@ -87,12 +81,6 @@ def learnable(table: pd.DataFrame, features: FeatureMap) -> Rows:
     soft = torch.tensor(table["soft_score"].to_numpy(), dtype=torch.float64)
     points = features.space.encode(policies_of(table))
     return features(points), scores, None if bool(soft.isnan().any()) else soft
-
-
-def policies_of(table: pd.DataFrame) -> list[Policy]:
-    """The policies of a table's rows."""
-    rows = table.to_dict("records")
-    return [Policy.from_row({str(key): value for key, value in row.items()}) for row in rows]
 
 
 def learning_curve(

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import pandas as pd
 import torch
 from _shared import require_one, require_trainable
 
@@ -30,6 +29,7 @@ from seernet.policy import (
 )
 from seernet.progress import bar
 from seernet.sampling import ActiveSampler, Measured
+from seernet.sampling.table import to_table
 from seernet.stage import run
 from seernet.store import Store, default_root
 
@@ -107,25 +107,7 @@ def write(
     measured: Sequence[Measured], seen: dict[str, Evaluation], space: SearchSpace, probe_macs: int
 ) -> None:
     """Write the table, one row a measurement, and what it took in all."""
-    points = space.encode([m.policy for m in measured])
-    bops = CostModel(space)(points).bops.round().to(torch.int64).tolist()
-    rows = []
-    for item, cost in zip(measured, bops, strict=True):
-        evaluation = seen[item.policy.key()]
-        rows.append(
-            {
-                "round": item.round,
-                "origin": item.origin,
-                **item.policy.to_row(),
-                "cost_bops": cost,
-                "score": evaluation.score,
-                "soft_score": evaluation.soft_score,
-                "train_macs": evaluation.train_macs,
-                "final": evaluation.final,
-                "error": evaluation.error,
-            }
-        )
-    table = pd.DataFrame(rows)
+    table = to_table(measured, seen, space)
     artifacts.EVALUATIONS.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(artifacts.EVALUATIONS, index=False)
     spent = table.groupby("origin")["train_macs"].sum()
@@ -142,9 +124,8 @@ def write(
     untrained = table[table["score"].isna() & table["final"]]
     if len(untrained):
         logger.warning(
-            "%d policies cannot be trained, and count as a score of 0 from here on (the first: %s)",
-            len(untrained),
-            untrained["error"].iloc[0],
+            "of %d policies, %d cannot be trained, and count as a score of 0 from here on (%s)",
+            *(len(table), len(untrained), untrained["error"].iloc[0]),
         )
 
 

@@ -20,7 +20,8 @@ from seernet.errors import ArtifactError, BudgetError, ConfigError, ModelError, 
 from seernet.evaluation import Evaluation
 from seernet.graph import Layer, NetworkGraph
 from seernet.policy import Bound, LatencyTable, LayerTimes, Policy, SearchSpace
-from seernet.sampling import Measured
+from seernet.sampling import Measured, rivals
+from seernet.sampling.table import lessons
 from seernet.store import Context, Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +141,7 @@ def test_sampling_without_any_memory_writes_no_result(stage):
     assert not Path("results").exists()
 
 
-def test_the_predictor_learns_that_a_network_cannot_be_trained_but_nothing_of_the_machine(stage):
+def test_the_predictor_learns_that_a_network_cannot_be_trained_but_nothing_of_the_machine():
     table = pd.DataFrame(
         {
             "score": [0.5, None, None],
@@ -148,7 +149,7 @@ def test_the_predictor_learns_that_a_network_cannot_be_trained_but_nothing_of_th
             "final": [True, True, False],
         }
     )
-    found = stage.script("fit").with_lessons(table)
+    found = lessons(table)
     assert found["score"].tolist() == [0.5, 0.0]
     assert found["soft_score"].tolist() == [0.4, 0.0]
     assert BAD_POLICY.lesson == (0.0, 0.0)
@@ -179,8 +180,8 @@ def test_a_failed_measurement_stands_in_the_table_with_policy_and_cause_and_with
     assert table["score"].isna().tolist() == [False, True]
     assert table["error"].fillna("").tolist() == ["", BAD_POLICY.error]
     assert table["final"].tolist() == [True, True]
-    assert "1 policies cannot be trained, and count as a score of 0 from here on" in caplog.text
-    assert f"(the first: {BAD_POLICY.error})" in caplog.text
+    assert "of 2 policies, 1 cannot be trained, and count as a score of 0" in caplog.text
+    assert f"({BAD_POLICY.error})" in caplog.text
     assert json.loads(Path("results/metrics/sample.json").read_text())["failed"] == 1
 
 
@@ -189,13 +190,13 @@ def uniform_search(stage, *results):
     module = stage.script("baseline", "low")
     stage.replace(
         module,
-        uniform_candidates=lambda *_: None,
         EvaluationSpec=SimpleNamespace(of=lambda *_: None),
         measuring=lambda *_: nullcontext(),
         Measurer=measurer(*results),
     )
-    space = SimpleNamespace(decode=lambda _: [POLICY] * len(results))
-    return module.best_uniform(stage.params, SimpleNamespace(space=space), ())
+    stage.replace(rivals, uniform_candidates=lambda *_: None)
+    cost = SimpleNamespace(space=SimpleNamespace(decode=lambda _: [POLICY] * len(results)))
+    return rivals.best_uniform(cost, (), lambda found: module.measured(stage.params, found))
 
 
 def test_weights_that_two_layers_share_are_named_but_not_those_of_a_layer_used_twice(stage, caplog):
@@ -243,12 +244,6 @@ def test_fit_without_measurements_names_the_stage_to_run(stage):
     without_network(stage, module)
     with pytest.raises(ArtifactError, match=r"evaluations\.csv is missing; run `dvc repro sample`"):
         module.main()
-
-
-def test_random_baseline_without_measurements_names_the_stage_to_run(stage):
-    module = stage.script("baseline", "low")
-    with pytest.raises(ArtifactError, match=r"evaluations\.csv is missing; run `dvc repro sample`"):
-        module.best_random(None, ())
 
 
 @pytest.mark.parametrize("last", ["", "schema: '2.", "stages:", "size"])
