@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from seernet.data.boxes import Defects, image_size
+from seernet.data.boxes import image_size
+from seernet.data.defects import Defects
 from seernet.data.images import (
     MAX_FILE_BYTES,
     ORIENTATION,

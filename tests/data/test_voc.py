@@ -254,8 +254,8 @@ def test_lists_of_other_tools_are_read(folder, place, encoding):
 def test_lists_that_are_not_read_are_named(folder):
     folder.lists(training=["00"], holdout=["01"], cat_train=["00"])
     (complaint,) = folder.listing().complaints
-    assert "2 lists are called neither train, val" in complaint
-    assert "holdout.txt, training.txt; name them so" in complaint
+    assert "3 lists are called neither train, val" in complaint
+    assert "cat_train.txt, holdout.txt, training.txt; name them so" in complaint
     everything = "\n".join(f"{number:02d}" for number in range(12))
     (folder.root / "ImageSets" / "Main" / "default.txt").write_text(everything)
     assert folder.listing().complaints == (complaint,)  # that one divides nothing
@@ -326,8 +326,10 @@ def test_split_of_ones_own_that_lacks_a_class_is_told(folder, tmp_path):
 def test_images_that_share_an_annotation_are_refused(folder):
     path = folder.root / "JPEGImages" / "00.png"
     Image.open(path).save(path.with_suffix(".jpg"))
-    with pytest.raises(DataError, match=r"00.jpg and JPEGImages/00.png would share one annotation"):
-        folder.listing()
+    Image.open(path).save(path.with_name("01.jpg"))
+    (complaint,) = folder.listing().complaints
+    assert complaint.startswith("2 pairs would share one annotation: JPEGImages/00.jpg and JPEG")
+    assert "JPEGImages/01.jpg and JPEGImages/01.png; rename one" in complaint
 
 
 def test_box_of_which_nothing_is_left_inside_has_no_area(folder):
@@ -515,7 +517,10 @@ def test_coco_is_read(tmp_path):
     [
         ({"image_id": 7, "category_id": 90, "bbox": [0, 0, 0, 5]}, "no area"),
         ({"image_id": 7, "category_id": 90, "bbox": [30, 0, 30, 5]}, "outside of the image"),
-        ({"image_id": 7, "category_id": 55, "bbox": [0, 0, 5, 5]}, "a class that is not one of"),
+        (
+            {"image_id": 7, "category_id": 55, "bbox": [0, 0, 5, 5]},
+            "a class that no training image shows",
+        ),
         ({"image_id": 7, "category_id": 90}, "no four numbers"),
         ({"image_id": 1234, "category_id": 90, "bbox": [0, 0, 5, 5]}, "belong to no image"),
     ],
@@ -607,3 +612,127 @@ def test_coco_without_its_parts_is_explained(tmp_path):
     (tmp_path / "annotations" / "instances_train2017.json").write_text("[]")
     with pytest.raises(DataError, match="is not a COCO file of instances"):
         list_source(DataConfig(name="coco", path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "head"),
+    [
+        ("utf-8", '<annotation xmlns="https://example.org/voc" verified="yes">'),
+        ("utf-8", "written by a tool\n<?xml version='1.0'?>\n<annotation>"),
+        ("utf-8", "<annotation><source>A & B &lt; C</source>"),
+        ("cp1252", "<annotation><source>caf\u00e9</source>"),
+        ("gb18030", '<?xml version="1.0" encoding="gb2312"?><annotation><source>\u732b</source>'),
+        ("utf-16", '<?xml version="1.0" encoding="utf-16"?><annotation>'),
+    ],
+)
+def test_annotations_of_other_tools_are_read(folder, encoding, head):
+    file = folder.root / "Annotations" / "01.xml"
+    expected = folder.listing().boxes.corners.tolist()
+    text = file.read_text(encoding="utf-8").replace("<annotation>", head, 1)
+    file.write_bytes(text.encode(encoding))
+    listing = folder.listing()
+    assert listing.complaints == listing.warnings == ()
+    assert listing.boxes.corners.tolist() == expected
+
+
+def test_what_is_no_annotation_is_named(folder):
+    (folder.root / "Annotations" / "00.xml").write_text("<kml><object/></kml>", encoding="utf-8")
+    (complaint,) = folder.listing().complaints
+    assert "00.xml (its root is <kml>, not <annotation>)" in complaint
+
+
+def test_an_object_without_corners_is_a_bad_box(folder):
+    polygon = "<object><name>cat</name><polygon><x1>3</x1></polygon></object>"
+    folder.both("odd", thing("cat", 1, 1, 5, 5), polygon, thing("dog", "", 1, "5,5", 5))
+    (complaint,) = folder.listing().complaints
+    assert "2 boxes have no four corners: Annotations/odd.xml cat ['', '', '', '']" in complaint
+    listing = folder.listing(bad_boxes="drop")
+    assert (listing.boxes.images == listing.names.index("JPEGImages/odd.png")).sum() == 1
+
+
+def test_boxes_over_the_edge_are_cut_where_that_is_asked_for(folder):
+    outside = thing("cat", 60, 5, 70, 9)
+    folder.both("odd", thing("cat", 11, -20, 51, 20), outside)
+    (complaint,) = folder.listing().complaints
+    assert "2 boxes have a part outside of the image" in complaint and "clip:" in complaint
+    listing = folder.listing(bad_boxes="clip")
+    assert listing.complaints == ()
+    (warning,) = listing.warnings
+    assert "1 boxes left out, which have nothing inside of the image" in warning
+    place = listing.names.index("JPEGImages/odd.png")
+    assert listing.boxes.corners[listing.boxes.images == place].tolist() == [
+        [10.0, 0.0, 40.0, 20.0]
+    ]
+
+
+def test_images_that_were_resized_since_they_were_annotated_are_left_out(folder):
+    folder.image("resized")
+    folder.annotate("resized", thing("cat", 1, 1, 10, 10), width=400, height=300)
+    folder.image("odd")
+    folder.annotate("odd", thing("cat", 1, 1, 10, 10), width=41, height=41)
+    (complaint,) = folder.listing().complaints
+    assert "2 annotations give another size" in complaint
+    listing = folder.listing(bad_boxes="drop")
+    assert "JPEGImages/odd.png" in listing.names
+    assert "JPEGImages/resized.png" not in listing.names
+    assert "at another size, and are left out: Annotations/resized.xml" in "".join(listing.warnings)
+
+
+def test_names_that_differ_in_case_or_hold_the_ending_belong_together(folder):
+    folder.image("IMG_1")
+    folder.annotate("img_1", thing("cat", 1, 1, 5, 5))
+    folder.image("second")
+    folder.annotate("second.jpg", thing("cat", 1, 1, 5, 5))
+    folder.image("A")
+    folder.both("a", thing("cat", 1, 1, 5, 5))
+    listing = folder.listing()
+    assert listing.complaints == ()
+    assert {"JPEGImages/IMG_1.png", "JPEGImages/second.png", "JPEGImages/a.png"} <= {*listing.names}
+    (warning,) = listing.warnings
+    assert warning == "1 images without an annotation are left out: JPEGImages/A.png"
+
+
+def test_hidden_folders_beside_images_are_passed_over(folder):
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (folder.root / "JPEGImages" / name).mkdir()
+        shutil.copy(folder.root / "JPEGImages/00.png", folder.root / "JPEGImages" / name)
+    assert folder.listing().complaints == ()
+
+
+@pytest.mark.parametrize("name", ["{}.txt", "{}_list.txt"])
+def test_lists_beside_the_folders_are_read(folder, name):
+    for part, stems in {"train": ["00", "01", "02"], "val": ["03"], "test": ["04", "05"]}.items():
+        lines = [f"JPEGImages/{stem}.png Annotations/{stem}.xml" for stem in stems]
+        (folder.root / name.format(part)).write_text("\n".join(lines), encoding="utf-8")
+    (folder.root / "labels.txt").write_text("cat\ndog\n", encoding="utf-8")
+    listing = folder.listing()
+    assert listing.complaints == ()
+    assert listing.splits.tolist() == ["train"] * 3 + ["search"] + ["test"] * 2
+
+
+def test_a_split_of_ones_own_without_a_box_that_counts_is_refused_at_once(folder, tmp_path):
+    folder.both("hard", thing("cat", 1, 1, 5, 5, difficult=1))
+    folder.lists(train=[f"{number:02d}" for number in range(12)], test=["hard"])
+    with pytest.raises(DataError, match="no image of the split test has a box that counts"):
+        prepare(folder.config(), 0, tmp_path / "out", 2, progress=False)
+
+
+def test_classes_that_may_be_one_and_boxes_that_vanish_are_told(folder, tmp_path):
+    for number in range(6):
+        folder.both(f"x{number}", thing("Cat", 1, 1, 3, 3), thing("cat", 1, 1, 3, 3))
+    config = folder.config(image_size=20)
+    info = prepare(config, 0, tmp_path / "out", 2, progress=False)
+    warnings = "\n".join(info.warnings)
+    assert "differ in case or punctuation only: Cat, cat" in warnings
+    assert "40 % of the boxes are less than 4 pixels wide or high at 20 x 20" in warnings
+
+
+def test_a_coco_image_in_two_files_is_refused(tmp_path):
+    coco(tmp_path, "train", 6)
+    coco(tmp_path, "test", 3)
+    file = tmp_path / "annotations/instances_test2017.json"
+    document = json.loads(file.read_text())
+    document["images"][0]["file_name"] = "train2017/000.jpg"
+    file.write_text(json.dumps(document))
+    (complaint,) = list_source(DataConfig(name="coco", path=str(tmp_path))).complaints
+    assert "1 images stand in two files: train2017/000.jpg; keep each in one" in complaint

@@ -14,6 +14,7 @@ from torch import nn
 from seernet.config import ModelConfig
 from seernet.errors import ModelError
 from seernet.models import build, read_state
+from seernet.models.state import load_checkpoint
 
 SHAPE = (3, 16, 16)
 
@@ -176,6 +177,25 @@ def test_torch_checkpoint_is_loaded(tmp_path: Path, nested: str | None, prefix: 
     state: dict[str, Any] = {f"{prefix}{key}": v for key, v in source.state_dict().items()}
     torch.save(state if nested is None else {nested: state, "epoch": 3}, tmp_path / "c.pt")
     assert same(with_checkpoint(tmp_path / "c.pt"), source)
+
+
+class Wrapped(torch.nn.Module):
+    """A network of one's own whose parts all stand under `model`, as those of a detector do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_checkpoint_of_a_network_with_a_part_called_model_fits(
+    tmp_path: Path, prefix: str
+) -> None:
+    source, target = Wrapped(), Wrapped()
+    state = {f"{prefix}{key}": value for key, value in source.state_dict().items()}
+    save_file(state, tmp_path / "c.safetensors")
+    load_checkpoint(target, tmp_path / "c.safetensors")
+    assert same(target, source)
 
 
 def test_safetensors_checkpoint_is_loaded(tmp_path: Path) -> None:

@@ -252,3 +252,14 @@ def test_quantized_detector_keeps_its_methods_and_calibrates_maps():
     assert isinstance(network, Detector)
     maps = [n for n, _ in network.named_modules() if n.rpartition(".")[2].startswith("map_")]
     assert len(maps) == graph.maps
+
+
+def test_a_detector_of_ones_own_without_torchvision_s_transform_is_refused_by_name():
+    model, _ = detector("small_ssd")
+    broken = copy.deepcopy(model)
+    broken.model.transform = torch.nn.Identity()
+    with pytest.raises(ModelError, match=r"transform of .* lacks image_mean, image_std"):
+        Detector(broken.model)
+    broken.model.transform.image_mean = broken.model.transform.image_std = [0.5]
+    with pytest.raises(ModelError, match="does not turn a list of images into an ImageList"):
+        Detector(broken.model).check((3, NETWORKS["small_ssd"], NETWORKS["small_ssd"]), CLASSES)

@@ -14,7 +14,10 @@ from seernet.errors import ConfigError, TrainingError
 from seernet.models import build
 from seernet.training import Distillation, Recipe, make_optimizer, make_task, seeded, train_steps
 
-TASK = make_task(SimpleNamespace(task="detection", classes=("cat", "dog")))
+TASK, COCO = (
+    make_task(SimpleNamespace(task="detection", name=name, classes=("cat", "dog")))
+    for name in ("voc", "coco")
+)
 
 
 def boxes(*rows, labels, **more):
@@ -39,8 +42,8 @@ class Fixed(torch.nn.Module):
         return list(self.found)
 
 
-def scored(found, target):
-    return TASK.score(Fixed(found), [(torch.zeros(1, 3, 8, 8), [target])])
+def scored(found, target, task=TASK):
+    return task.score(Fixed(found), [(torch.zeros(1, 3, 8, 8), [target])])
 
 
 def test_perfect_detections_score_one():
@@ -60,11 +63,44 @@ def test_overlap_decides_at_how_many_thresholds_a_box_counts():
     assert result["map_50"] == pytest.approx(1.0)
 
 
-def test_crowds_neither_help_nor_hurt():
+@pytest.mark.parametrize("task", [TASK, COCO], ids=["difficult", "crowd"])
+def test_what_does_not_count_neither_helps_nor_hurts(task):
     target = truth([0, 0, 40, 40], [50, 50, 90, 90], labels=[0, 0], crowd=[False, True])
     both = boxes(*target["boxes"].tolist(), labels=[0, 0], scores=torch.tensor([0.9, 0.8]))
     one = boxes([0, 0, 40, 40], labels=[0], scores=torch.tensor([0.9]))
-    assert scored(both, target)["score"] == scored(one, target)["score"] == pytest.approx(1.0)
+    assert scored(both, target, task)["score"] == pytest.approx(1.0)
+    assert scored(one, target, task)["score"] == pytest.approx(1.0)
+
+
+def test_a_crowd_takes_all_that_lies_inside_a_difficult_object_only_what_overlaps_it():
+    target = truth([0, 0, 40, 40], [50, 50, 90, 90], labels=[0, 0], crowd=[False, True])
+    inside = boxes([50, 50, 60, 60], [0, 0, 40, 40], labels=[0, 0], scores=torch.tensor([0.9, 0.8]))
+    assert scored(inside, target, COCO)["score"] == pytest.approx(1.0)
+    assert scored(inside, target)["score"] == pytest.approx(0.5)  # a false positive comes first
+    twice = boxes([50, 50, 90, 90], [50, 50, 90, 90], [0, 0, 40, 40], labels=[0] * 3)
+    twice["scores"] = torch.tensor([0.95, 0.9, 0.8])
+    assert scored(twice, target, COCO)["score"] == pytest.approx(1.0)
+    assert scored(twice, target)["score"] == pytest.approx(0.5)  # one difficult object takes one
+
+
+def test_each_class_has_the_score_that_torchmetrics_gives_it():
+    from torchmetrics.detection import MeanAveragePrecision
+
+    generator = torch.Generator().manual_seed(0)
+    corners = 60 * torch.rand(12, 2, generator=generator)
+    corners = torch.cat([corners, corners + 5 + 30 * torch.rand(12, 2, generator=generator)], dim=1)
+    labels = torch.arange(12) % 2
+    target = {"boxes": corners, "labels": labels, "crowd": torch.zeros(12, dtype=torch.bool)}
+    moved = corners + 3 * torch.rand(12, 4, generator=generator)
+    scores = torch.rand(12, generator=generator)
+    found = {"boxes": moved, "labels": labels, "scores": scores}
+    result = scored(found, target)
+    metric = MeanAveragePrecision(class_metrics=True)
+    metric.update([found], [{"boxes": corners, "labels": labels}])
+    expected = metric.compute()
+    for name, value in zip(("map/cat", "map/dog"), expected["map_per_class"].tolist(), strict=True):
+        assert 0.1 < value < 0.9
+        assert result[name] == pytest.approx(value, abs=1e-6)
 
 
 def test_nothing_found_scores_zero():

@@ -50,10 +50,11 @@ class DataConfig(Section):
     classes: Annotated[list[Name], Field(min_length=1)] | None = Field(
         None, description="classes of boxes, in order; null takes those of the annotations"
     )
-    bad_boxes: Literal["refuse", "drop"] = Field(
+    bad_boxes: Literal["refuse", "drop", "clip"] = Field(
         "refuse",
-        description="what happens to boxes that are outside, empty or of another class: an error, "
-        "or they are left out, with a warning",
+        description="what happens to boxes that are outside, empty or of another class, and to "
+        "annotations and images that do not fit together: an error; or they are left out, with a "
+        "warning; or so, but boxes that reach over the edge are cut there",
     )
     search_fraction: Fraction = Field(
         0.1, description="share of the training images held out to score policies"

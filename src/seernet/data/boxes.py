@@ -1,23 +1,24 @@
-"""The boxes of many images in flat arrays, and what can be wrong with a box."""
+"""The boxes of many images in flat arrays, and how one fits into its image."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from seernet.data.defects import Defects
 from seernet.data.images import BROKEN, ORIENTATION, open_image
 from seernet.data.listing import shorten
 
 TOLERANCE = 1.5  # pixels that a box may reach over the edge: tools count from 0 or from 1
 SMALLEST = 1e-3  # pixels
 BACKGROUND = "images without boxes: two-stage detectors learn background from them, SSDs nothing"
-_SHOWN = 200  # characters of one defect: names and values may be of any length
+_FINDABLE = 4.0  # pixels: about the least that feature maps of stride 8 and more can tell
+_MANY = 0.05
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,28 @@ class Boxes:
                     result[np.random.default_rng([seed, int(label)]).choice(pool)] = name
         return result
 
+    def empty(self, splits: NDArray[np.str_]) -> list[str]:
+        """Name the splits without any box that counts: nothing could be learned, or scored."""
+        counting = set(splits[self.images[~self.crowd]].tolist())
+        lacking = sorted(set(splits.tolist()) - counting)
+        return [
+            f"no image of the split {name} has a box that counts; give it others, or leave it out "
+            "to have one drawn from the training images."
+            for name in lacking
+        ]
+
+    def tiny(self, sizes: NDArray[np.int64], size: tuple[int, int]) -> list[str]:
+        """Say if many boxes are too small to be found once images are stretched to `size`."""
+        corners = self.scaled(sizes, size).corners
+        sides = (corners[:, 2:] - corners[:, :2]).min(axis=1)
+        share = float((sides < _FINDABLE).mean()) if len(sides) else 0.0
+        if share < _MANY:
+            return []
+        return [
+            f"{100 * share:.0f} % of the boxes are less than {_FINDABLE:g} pixels wide or high at "
+            f"{size[0]} x {size[1]}, where hardly a detector finds them; raise data.image_size"
+        ]
+
     def unseen(self, splits: NDArray[np.str_], classes: Sequence[str]) -> list[str]:
         """Name the classes that a split does not show, but in boxes that do not count."""
         shown = self._shown(len(splits), len(classes))
@@ -165,9 +188,14 @@ class Box:
 
 
 def inside(
-    corners: Sequence[float], size: tuple[int, int]
+    corners: Sequence[float], size: tuple[int, int], *, clip: bool = False
 ) -> tuple[tuple[float, float, float, float] | None, str]:
     """Bring a box into an image of `size` (height, width).
+
+    Args:
+        corners: Left, top, right and bottom edge.
+        size: Of the image.
+        clip: Whether a box that reaches further out is cut at the edge.
 
     Returns:
         Its corners, no more outside than by the way that tools count; or None, and what is wrong.
@@ -178,11 +206,12 @@ def inside(
         return None, "a coordinate that is no number"
     if right < left or bottom < top:
         return None, "swapped corners"
-    if max(-left, -top, right - width, bottom - height) > TOLERANCE:
+    outside = max(-left, -top, right - width, bottom - height) > TOLERANCE
+    if outside and not clip:
         return None, "a part outside of the image"
     left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
     if right - left < SMALLEST or bottom - top < SMALLEST:
-        return None, "no area"
+        return None, "nothing inside of the image" if outside else "no area"
     return (left, top, right, bottom), ""
 
 
@@ -217,63 +246,18 @@ def image_size(
             defects.other(kind, "save them upright, boxes likewise", name)
         return None
     if told is not None and told != upright:
-        kind = "annotations give another size than the image has"
         shown = f"{file} ({told[1]} x {told[0]}, the image {upright[1]} x {upright[0]})"
+        # Of the same shape, the image was resized after it was annotated, or before.
+        resized = abs(told[0] * upright[1] - told[1] * upright[0]) < 0.01 * told[1] * upright[0]
+        if defects.drop and resized:
+            defects.note("annotations are of the image at another size, and are left out", shown)
+            return None
         if defects.drop:
-            defects.note(kind, shown)
+            defects.note("annotations give another size than the image has", shown)
         else:
-            remedy = "correct them, or set data.bad_boxes: drop to trust the corners all the same"
-            defects.other(kind, remedy, shown)
+            remedy = (
+                "correct them, or set data.bad_boxes: drop to leave out resized images, and trust "
+                "the corners of others"
+            )
+            defects.other("annotations give another size than the image has", remedy, shown)
     return upright
-
-
-@dataclass
-class Defects:
-    """Defects by kind; each becomes one line that names files and the remedy.
-
-    Attributes:
-        drop: Whether bad boxes are left out, with a warning, instead of refused.
-    """
-
-    drop: bool
-    _boxes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    _others: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
-    _notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def box(self, kind: str, file: str, box: object) -> None:
-        """A bad box."""
-        self._boxes[kind].append(f"{file} {box}"[:_SHOWN])
-
-    def other(self, kind: str, remedy: str, file: str) -> None:
-        """A defect that leaving out a box does not mend."""
-        self._others[kind, remedy].append(file[:_SHOWN])
-
-    def note(self, kind: str, file: str) -> None:
-        """Something to tell the user that stops nothing."""
-        self._notes[kind].append(file)
-
-    @property
-    def complaints(self) -> list[str]:
-        """What must be mended."""
-        found = [
-            f"{len(files)} {kind}: {shorten(files)}; {remedy}."
-            for (kind, remedy), files in self._others.items()
-        ]
-        if self.drop:
-            return found
-        return found + [
-            f"{len(boxes)} boxes have {kind}: {shorten(boxes)}; correct the annotations, or set "
-            "data.bad_boxes: drop to leave them out."
-            for kind, boxes in self._boxes.items()
-        ]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What was handled."""
-        notes = [f"{len(files)} {kind}: {shorten(files)}" for kind, files in self._notes.items()]
-        if not self.drop:
-            return notes
-        return notes + [
-            f"{len(boxes)} boxes left out, which have {kind}: {shorten(boxes)}"
-            for kind, boxes in self._boxes.items()
-        ]

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from seernet.config import DataConfig
-from seernet.data.boxes import BACKGROUND, Box, Boxes, Defects, image_size, inside
+from seernet.data.boxes import BACKGROUND, Box, Boxes, image_size, inside
+from seernet.data.defects import Defects
 from seernet.data.images import Picture, read_image
 from seernet.data.listing import Listing
 from seernet.errors import DataError
@@ -66,7 +67,7 @@ def list_coco(config: DataConfig) -> Listing:
         raise DataError(f"{root} has no annotations of training images; {_LAYOUT}.")
     documents = {kind: _read(file.path) for kind, file in files.items()}
     classes = _classes(documents["train"], config)
-    defects = Defects(config.bad_boxes == "drop")
+    defects = Defects.of(config.bad_boxes)
     splits = {"train": "train", "test": "test", "val": "search" if "test" in files else "test"}
     paths: list[str] = []
     sizes: list[tuple[int, int]] = []
@@ -78,6 +79,9 @@ def list_coco(config: DataConfig) -> Listing:
             sizes.append(size)
             rows.append(boxes)
             places.append(splits[kind])
+    for path, count in Counter(paths).items():
+        if count > 1:
+            defects.other("images stand in two files", "keep each in one", path)
     gathered = Boxes.of(rows)
     if not len(gathered.labels):
         raise DataError("\n".join([f"{root} has no usable box.", *defects.complaints]))
@@ -203,7 +207,7 @@ def _scenes(
             defects.other(f"files are named by two images of {name}", "merge the entries", path)
     for key, path in paths.items():
         if not _exists(root / path):
-            defects.other(f"images of {name} are missing", "put them there", path)
+            defects.unless_dropped(f"images of {name} are missing", "put them there", path)
             continue
         size = image_size(root / path, _told(images[key]), name, defects)
         if size is not None:
@@ -217,13 +221,9 @@ def _scenes(
                 boxes[key].append(box)
         elif key not in images:
             told_of = f"{name} annotation {item.get('id')}"
-            if defects.drop:
-                defects.note("annotations belong to no image", told_of)
-            else:
-                remedy = "remove them, or set data.bad_boxes: drop"
-                defects.other("annotations belong to no image", remedy, told_of)
+            defects.unless_dropped("annotations belong to no image", "remove them", told_of)
     for key in sorted(sizes, key=paths.__getitem__):
-        if not boxes[key]:
+        if all(box.crowd for box in boxes[key]):
             defects.note(BACKGROUND, paths[key])
         yield paths[key], sizes[key], boxes[key]
 
@@ -253,15 +253,16 @@ def _box(
     try:
         box = item["bbox"] if isinstance(item["bbox"], list) else ()
         left, top, across, down = (float(value) for value in box)
-        crowd = bool(int(item.get("iscrowd", 0)))
+        crowd = bool(int(item.get("iscrowd") or 0))
         name = str(categories.get(item["category_id"]))
     except (KeyError, TypeError, ValueError, OverflowError):
         defects.box("no four numbers", file, f"annotation {item.get('id')}")
         return None
     shown = f"{name} {[left, top, across, down]}"
-    corners, problem = inside((left, top, left + across, top + down), size)
+    corners, problem = inside((left, top, left + across, top + down), size, clip=defects.clip)
     if name not in classes:
-        defects.box(f"a class that is not one of the training images' ({name})", file, shown)
+        kind = f"a class that no training image shows, or that data.classes leaves out ({name})"
+        defects.box(kind, file, shown)
     elif corners is None:
         defects.box(problem, file, shown)
     else:

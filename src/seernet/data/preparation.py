@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -81,6 +83,7 @@ def prepare(
     splits = hold_out(listing.labels, listing.splits, fractions, seed)
     if listing.boxes is not None:
         splits = listing.boxes.spread(splits, len(listing.classes), missing, seed)
+        complaints += listing.boxes.empty(splits)
     listing = listing.divided(splits)
     complaints += _too_small(listing, batch_size)
     found = survey(
@@ -179,10 +182,13 @@ def _describe(config: DataConfig, listing: Listing, plan: _Plan, found: Survey) 
     warnings = [*listing.warnings, *(f"{note}: {k}" for note, k in sorted(found.notes.items()))]
     if constant.any():
         warnings.append(f"channels that never change: {np.flatnonzero(constant).tolist()}")
+    warnings += _alike(listing.classes)
     warnings += _leaks(listing, found.digests)
     boxed = listing.boxes is not None
     if listing.boxes is not None:
         warnings += listing.boxes.unseen(listing.splits, listing.classes)
+        if listing.sizes is not None:
+            warnings += listing.boxes.tiny(listing.sizes, plan.size)
         mean, std, constant = np.zeros_like(mean), np.ones_like(std), np.zeros_like(constant)
     return DatasetInfo(
         task="detection" if boxed else "classification",
@@ -198,6 +204,16 @@ def _describe(config: DataConfig, listing: Listing, plan: _Plan, found: Survey) 
         fingerprint=_fingerprint(listing, plan, found),
         warnings=tuple(warnings),
     )
+
+
+def _alike(classes: Sequence[str]) -> Iterator[str]:
+    """Say which classes differ in case or punctuation only: they may be meant as one."""
+    groups = defaultdict(list)
+    for name in classes:
+        groups[re.sub(r"[\W_]+", "", name.casefold())].append(name)
+    for key, names in groups.items():
+        if key and len(names) > 1:
+            yield f"classes whose names differ in case or punctuation only: {', '.join(names)}"
 
 
 def _leaks(listing: Listing, digests: list[bytes]) -> Iterator[str]:

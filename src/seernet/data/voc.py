@@ -3,8 +3,7 @@
 Which image belongs to which split: see `voc_layout`. Only names inside the folder count: an
 annotation belongs to the image of the same name without its ending, whatever path the XML file
 gives. Corners are pixels counted from 1, both inside the box, as VOC has them. Objects marked
-"difficult" are not learned, and are scored as COCO's crowds: what lies inside of one counts neither
-for nor against a detector.
+"difficult" are not learned, and finding one counts neither for nor against a detector.
 
 Source:
     Everingham et al. (2010), The PASCAL Visual Object Classes Challenge.
@@ -12,7 +11,6 @@ Source:
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from seernet.config import DataConfig
-from seernet.data.boxes import BACKGROUND, Box, Boxes, Defects, image_size, inside
+from seernet.data.boxes import BACKGROUND, Box, Boxes, image_size, inside
+from seernet.data.defects import Defects
 from seernet.data.images import Picture, read_image
 from seernet.data.listing import Listing
 from seernet.data.voc_layout import ARRANGEMENT, find_files, splits_of
+from seernet.data.voc_xml import Annotation, AnnotationError, read_annotation
 from seernet.errors import DataError
 
 CLASSES = (
@@ -35,19 +35,12 @@ CLASSES = (
 
 
 @dataclass(frozen=True)
-class _Object:
-    name: str
-    corners: tuple[float, float, float, float]
-    difficult: bool
-
-
-@dataclass(frozen=True)
 class _Scene:
-    """One annotated image: its path below the root, (height, width), objects and XML file."""
+    """One annotated image: its path below the root, (height, width), annotation and XML file."""
 
     path: str
     size: tuple[int, int]
-    objects: tuple[_Object, ...]
+    annotation: Annotation
     file: str
 
 
@@ -65,7 +58,7 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
     if path is None or not Path(path).is_dir():
         raise DataError(f"data.path must be a folder, and {path!r} is none; {ARRANGEMENT}.")
     root = Path(path)
-    defects = Defects(config.bad_boxes == "drop")
+    defects = Defects.of(config.bad_boxes)
     files, images, lists = find_files(root, defects)
     if not files:
         raise DataError(f"{root} has no annotations (*.xml); {ARRANGEMENT}.")
@@ -82,11 +75,14 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
     for stem in unlisted:
         defects.note("annotated images that no list names are left out", stem)
     if not scenes:
-        raise DataError("\n".join([f"{root} has no usable image.", *defects.complaints]))
-    known = tuple(classes or sorted({o.name for scene in scenes for o in scene.objects}))
+        found = [*defects.complaints, *defects.warnings]
+        raise DataError("\n".join([f"{root} has no usable image; see why.", *found]))
+    named = {item.name for scene in scenes for item in scene.annotation.objects}
+    known = tuple(classes or sorted(named))
     boxes = Boxes.of([_boxes(scene, known, defects) for scene in scenes])
     if not len(boxes.labels):
-        raise DataError("\n".join([f"{root} has no usable box.", *defects.complaints]))
+        found = [*defects.complaints, *defects.warnings]
+        raise DataError("\n".join([f"{root} has no usable box; correct its annotations.", *found]))
     channels = config.channels or 3
     paths = [scene.path for scene in scenes]
 
@@ -113,59 +109,41 @@ def _scene(
     root: Path, stem: str, file: str | None, image: str | None, defects: Defects
 ) -> _Scene | None:
     if file is None:
-        defects.other("images of the lists have no annotation", "add it, or drop the name", stem)
+        kind, remedy = "images of the lists have no annotation", "add it, or drop the name"
+        defects.unless_dropped(kind, remedy, stem)
         return None
     if image is None:
-        kind = "annotations have no image"
-        if defects.drop:
-            defects.note(kind, file)
-        else:
-            remedy = "add the image, remove the file, or set data.bad_boxes: drop"
-            defects.other(kind, remedy, file)
+        kind, remedy = "annotations have no image", "add one of the same name, remove the file"
+        defects.unless_dropped(kind, remedy, file)
         return None
     try:
-        size, objects = _parse(ElementTree.parse(root / file).getroot())
-    except (ElementTree.ParseError, ValueError, OSError, LookupError, ArithmeticError) as error:
+        annotation = read_annotation(root / file)
+    except (AnnotationError, OSError) as error:
         defects.other("annotations cannot be read", "correct them", f"{file} ({error})")
         return None
-    found = image_size(root / image, size, file, defects)
-    if found is None:
-        return None
-    if not objects:
-        defects.note(BACKGROUND, image)
-    return _Scene(image, found, objects, file)
-
-
-def _parse(tree: ElementTree.Element) -> tuple[tuple[int, int] | None, tuple[_Object, ...]]:
-    """Size (height, width; None where it is not given) and objects of an annotation."""
-    height, width = (tree.findtext(f"size/{side}") for side in ("height", "width"))
-    size = (int(float(height)), int(float(width))) if height and width else None
-    objects = []
-    for item in tree.iter("object"):
-        name = (item.findtext("name") or "").strip()
-        values = [item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
-        if not name or any(value is None for value in values):
-            raise ValueError("an object without a name or without all four corners")
-        left, top, right, bottom = (float(value) for value in values if value is not None)
-        difficult = (item.findtext("difficult") or "0").strip() == "1"
-        objects.append(_Object(name, (left - 1.0, top - 1.0, right, bottom), difficult))
-    return None if size == (0, 0) else size, tuple(objects)
+    size = image_size(root / image, annotation.size, file, defects)
+    return None if size is None else _Scene(image, size, annotation, file)
 
 
 def _boxes(scene: _Scene, classes: Sequence[str], defects: Defects) -> list[Box]:
     found = []
-    for item in scene.objects:
-        left, top, right, bottom = item.corners
-        shown = f"{item.name} {[left + 1.0, top + 1.0, right, bottom]}"
-        # From 1 to 1 is one pixel wide; a box that is written without extent is none.
-        extent = min(right - left, bottom - top) - 1.0
-        corners, problem = inside(item.corners, scene.size)
-        if corners is not None and extent <= 0.0:
-            corners, problem = None, "swapped corners" if extent < 0.0 else "no area"
+    for item in scene.annotation.objects:
         if item.name not in classes:
+            shown = f"{item.name} {item.shown}"
             defects.box(f"a class that is not in data.classes ({item.name})", scene.file, shown)
-        elif corners is None:
-            defects.box(problem, scene.file, shown)
+            continue
+        corners, problem = (None, "no four corners")
+        if item.corners is not None:
+            corners, problem = inside(item.corners, scene.size, clip=defects.clip)
+            left, top, right, bottom = item.corners
+            # From 1 to 1 is one pixel wide; a box that is written without extent is none.
+            extent = min(right - left, bottom - top) - 1.0
+            if corners is not None and extent <= 0.0:
+                corners, problem = None, "swapped corners" if extent < 0.0 else "no area"
+        if corners is None:
+            defects.box(problem, scene.file, f"{item.name} {item.shown}")
         else:
             found.append(Box(corners, classes.index(item.name), item.difficult))
+    if all(box.crowd for box in found):
+        defects.note(BACKGROUND, scene.path)
     return found

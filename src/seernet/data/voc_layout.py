@@ -17,11 +17,12 @@ or in folders of their own.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PureWindowsPath
 
-from seernet.data.boxes import Defects
+from seernet.data.defects import Defects
 from seernet.data.images import SUFFIXES
 from seernet.errors import DataError
 
@@ -46,9 +47,29 @@ def find_files(root: Path, defects: Defects) -> Found:
         defects: Takes what is amiss with lists and folders.
 
     Raises:
-        DataError: If a file name is not UTF-8, or two files would share one annotation.
+        DataError: If a file name is not UTF-8.
     """
-    return (_folders if _is_divided(root) else _folder)(root, defects)
+    files, images, lists = (_folders if _is_divided(root) else _folder)(root, defects)
+    return files, _matched(files, images), lists
+
+
+def _matched(files: dict[str, str], images: dict[str, str]) -> dict[str, str]:
+    """Images by the names of their annotations, which may differ in case, or hold the ending too.
+
+    So `img_1.xml` and `IMG_1.JPG.xml` are of `IMG_1.JPG`, if no other image is called so.
+    """
+    free = defaultdict(list)
+    for name in images.keys() - files.keys():
+        free[name.casefold()].append(name)
+    found = dict(images)
+    for stem in sorted(files.keys() - images.keys()):
+        base, dot, ending = stem.rpartition(".")
+        names = [stem, base] if f"{dot}{ending}".lower() in SUFFIXES else [stem]
+        for likely in (free.get(name.casefold(), []) for name in names):
+            if len(likely) == 1 and likely[0] in found:
+                found[stem] = found.pop(likely[0])
+                break
+    return found
 
 
 def splits_of(
@@ -148,15 +169,14 @@ def _by_stem(
                     if name.encode("utf-8", "replace").decode() != name:
                         raise DataError(f"the file name {name!r} is not UTF-8; rename it.")
                     if found.setdefault(path.stem, name) != name:
-                        raise DataError(
-                            f"{found[path.stem]} and {name} would share one annotation; remove "
-                            "or rename one of them."
-                        )
+                        pair = f"{found[path.stem]} and {name}"
+                        defects.other("pairs would share one annotation", "rename one", pair)
             if found:
                 deeper = place.glob("*/*") if folder else ()
-                for path in sorted(p for p in deeper if _ends(p, endings)):
+                for path in sorted(p for p in deeper if _ends(p, endings) and _shown(p.parent)):
                     kind = f"files lie in subfolders of {folder}, which are not read"
-                    defects.other(kind, "move them up", path.relative_to(root).as_posix())
+                    remedy = "move them up, or remove them"
+                    defects.other(kind, remedy, path.relative_to(root).as_posix())
                 return found
     return {}
 
@@ -169,28 +189,36 @@ def _only_other(base: Path, folders: Sequence[str], endings: set[str]) -> Iterat
 
 
 def _ends(path: Path, endings: set[str]) -> bool:
-    return path.suffix.lower() in endings and not path.name.startswith(".")
+    return path.suffix.lower() in endings and _shown(path)
+
+
+def _shown(path: Path) -> bool:
+    return not (path.name.startswith(".") or path.name == "__MACOSX")
 
 
 def _lists(root: Path, known: set[str], defects: Defects) -> dict[str, list[str]]:
     """The names in each list of `ImageSets/Main`, or of `ImageSets` if there is no such folder.
 
-    A list of all images (CVAT's `default.txt`) says nothing of splits.
+    Without either, lists beside the folders count (`train.txt`, or `train_list.txt`). A list of all
+    images (CVAT's `default.txt`) says nothing of splits.
     """
     folder = root / "ImageSets"
     folder = folder / "Main" if (folder / "Main").is_dir() else folder
+    beside = not folder.is_dir()
     paths: dict[str, Path] = {}
     others = []
-    for path in sorted(folder.glob("*")):
+    for path in sorted((root if beside else folder).glob("*")):
         if path.suffix.lower() != ".txt":
             continue
-        kind = _LISTS.get(path.stem.lower())
+        kind = _LISTS.get(path.stem.lower().removesuffix("_list"))
         if kind is None:
-            if not _OF_A_CLASS.fullmatch(path.stem.lower()) and not known <= {*_names(path, known)}:
+            if not beside and not known <= {*_names(path, known)}:
                 others.append(path.name)
         elif paths.setdefault(kind, path) != path:
             defects.other(f"lists are of {kind} images beside another", "keep one", path.name)
     for name in others:
+        if paths and _OF_A_CLASS.fullmatch(Path(name).stem.lower()):
+            continue
         if paths:
             defects.note("lists are called neither train, val, trainval nor test: not read", name)
         else:

@@ -52,6 +52,13 @@ class Detector(nn.Module):
                 f"{type(model).__name__} is no detector with torchvision's interface: it lacks "
                 f"{', '.join(missing)}; name a detector, e.g. torchvision:ssd300_vgg16."
             )
+        unset = [n for n in ("image_mean", "image_std") if not hasattr(model.transform, n)]
+        if unset:
+            raise ModelError(
+                f"the transform of {type(model).__name__} lacks {', '.join(unset)}, by which "
+                "torchvision's detectors normalise images; use GeneralizedRCNNTransform, or add "
+                "them."
+            )
         heads: Any = getattr(model, "roi_heads", None)
         if heads is not None and (heads.has_mask() or heads.has_keypoint()):
             raise ModelError(
@@ -74,7 +81,14 @@ class Detector(nn.Module):
         images = torch.zeros(2, *shape)
         transform: Any = self.model.transform
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            found = tuple(transform(list(images))[0].tensors.shape[-2:])
+            try:
+                found = tuple(transform(list(images))[0].tensors.shape[-2:])
+            except Exception as error:  # of the user's own code, in any way
+                raise ModelError(
+                    f"the detector's transform does not turn a list of images into an ImageList "
+                    f"({type(error).__name__}: {' '.join(str(error).split())[:120]}); give it "
+                    "torchvision's interface."
+                ) from error
             if found != tuple(shape[1:]):
                 raise ModelError(
                     f"the detector turns images of {shape[1]} x {shape[2]} pixels into "

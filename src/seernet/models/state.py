@@ -28,9 +28,9 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
         ModelError: If the file is missing, damaged, holds more than tensors, or does not fit.
     """
     state = read_state(path)
-    if all(key.startswith("model.") for key in state):  # our own file of a detector
-        state = {key.removeprefix("model."): value for key, value in state.items()}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if not expected.keys() & state.keys():  # our own file of a detector, perhaps
+        state = {key.removeprefix("model."): value for key, value in state.items()}
     wrong = [
         f"{key} is {tuple(state[key].shape)}, not {shape}"
         for key, shape in expected.items()

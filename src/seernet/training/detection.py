@@ -13,6 +13,8 @@ from seernet.data import Target, Targets
 from seernet.errors import ConfigError, TrainingError
 from seernet.training.task import Distillation
 
+_NO_AREA = 1e11  # square pixels; COCO's largest objects have 1e10
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -20,9 +22,12 @@ class Detection:
 
     Attributes:
         classes: Their names.
+        crowds: Whether boxes that do not count are COCO's crowds, which take any detection inside
+            of them; else VOC's difficult objects, which take the one that overlaps them most.
     """
 
     classes: tuple[str, ...]
+    crowds: bool = False
     metric: str = "map"
     guess: float = 0.0
 
@@ -59,27 +64,40 @@ class Detection:
 
         if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
             raise TrainingError("the network's weights are not finite; lower the learning rate.")
-        metric = MeanAveragePrecision(class_metrics=True)
+        metric = MeanAveragePrecision(extended_summary=True)
         metric.warn_on_many_detections = False
         detector: Any = model
         empty = True
         for images, targets in batches:
             found = [_on_cpu(each) for each in detector.detect(images)]
-            metric.update(found, [_truth(target) for target in targets])
+            metric.update(found, [self._truth(target) for target in targets])
             empty = False
         if empty:
             raise ConfigError("nothing to score: the split is empty; check data.search_fraction.")
         result = metric.compute()
-        present = result["classes"].reshape(-1).tolist()
-        values = result["map_per_class"].reshape(-1).tolist()
         if float(result["map"]) < 0.0:
-            raise ConfigError("nothing to score: the split has no box; raise its share of images.")
+            raise ConfigError("nothing to score: the split has no box; give it images with boxes.")
+        # Thresholds x recalls x classes, of all sizes and the most detections; of a class of which
+        # there is none to be found, -1.
+        curves = result["precision"][:, :, :, 0, -1]
+        present = result["classes"].reshape(-1).tolist()
         each = {
-            f"map/{self.classes[index]}": value
-            for index, value in zip(present, values, strict=True)
-            if value >= 0.0  # -1: there is none to be found
+            f"map/{self.classes[index]}": float(curve.mean(dtype=torch.float64))
+            for index, curve in zip(present, curves.unbind(dim=2), strict=True)
+            if bool((curve >= 0.0).all())
         }
         return {"score": float(result["map"]), "map_50": float(result["map_50"]), **each}
+
+    def _truth(self, target: Target) -> Target:
+        """What torchmetrics takes. Difficult boxes are ignored by an area that counts nowhere."""
+        target = _on_cpu(target)
+        crowd = target["crowd"]
+        found = {"boxes": target["boxes"], "labels": target["labels"]}
+        if self.crowds:
+            return {**found, "iscrowd": crowd.to(torch.int64)}
+        left, top, right, bottom = target["boxes"].unbind(dim=1)
+        area = (right - left) * (bottom - top)
+        return {**found, "area": area.masked_fill(crowd, _NO_AREA)}
 
 
 def _distance(found: Tensor, expected: Tensor) -> Tensor:
@@ -91,13 +109,4 @@ def _on_cpu(target: Target) -> Target:
     return {
         key: value.detach().float().cpu() if value.is_floating_point() else value.cpu()
         for key, value in target.items()
-    }
-
-
-def _truth(target: Target) -> Target:
-    target = _on_cpu(target)
-    return {
-        "boxes": target["boxes"],
-        "labels": target["labels"],
-        "iscrowd": target["crowd"].to(torch.int64),
     }

@@ -15,5 +15,5 @@ def make_task(info: DatasetInfo, label_smoothing: float = 0.0) -> Task:
         label_smoothing: Of classification, in [0, 1); detectors have none.
     """
     if info.task == "detection":
-        return Detection(info.classes)
+        return Detection(info.classes, crowds=info.name == "coco")
     return Classification(label_smoothing, 1.0 / len(info.classes))
