@@ -63,12 +63,12 @@ def require_final(evaluations: Sequence[Evaluation]) -> None:
         )
 
 
-def own_folders(stage: str, budget: str) -> Folders:
-    """A budget's inputs, and a progress folder that no stage running beside it touches.
+def own_folders(*stage: str) -> Folders:
+    """Inputs of a stage (and budget), and a progress folder that none running beside it touches.
 
     Two budgets may choose the same policy, whose progress file has the same name, and so may other
     clones that share the store.
     """
     clone = hashlib.sha256(os.fsencode(Path.cwd())).hexdigest()[:8]
-    progress = default_root() / "progress" / f"{stage}-{budget}-{clone}"
+    progress = default_root() / "progress" / "-".join([*stage, clone])
     return Folders(artifacts.PREPARED, artifacts.BASELINE, progress)

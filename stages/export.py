@@ -45,6 +45,8 @@ def main() -> None:
     folder = artifacts.EXPORTED / budget
     save(folder, network, shipped)
     packed = load_packed(folder, trust_code=True)
+    task = make_task(dataset.info)
+    compare(task, network, packed, scored(dataset, "search")).check_packed()
     metrics: dict[str, Any] = {
         "budget": budget,
         "metric": finetuned["metric"],
@@ -58,7 +60,7 @@ def main() -> None:
         write_onnx(folder / ONNX, network, shipped, {"budget": budget})
         exported = RuntimeNetwork(folder / ONNX, shipped, threads).eval()
         # The test split is seen by both together, once.
-        found = compare(make_task(dataset.info), packed, exported, scored(dataset, "test"))
+        found = compare(task, packed, exported, scored(dataset, "test"))
         logger.info(
             "%s: model.onnx scores %.4f, the network %.4f; they agree on %.2f %%",
             *(budget, found.exported_score, found.test_score, 100 * found.agreement),

@@ -5,6 +5,7 @@ from collections import defaultdict
 from contextlib import nullcontext
 
 import torch
+from _shared import own_folders
 from torch import nn
 
 from seernet import artifacts
@@ -14,12 +15,11 @@ from seernet.data import Dataset
 from seernet.device import resolve
 from seernet.distributed import Team, joined, launch
 from seernet.errors import ModelError
-from seernet.evaluation import Folders, Pretrainer, save_baseline
+from seernet.evaluation import Pretrainer, save_baseline
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
 from seernet.policy import CostModel, checked_space
 from seernet.stage import run
-from seernet.store import default_root
 from seernet.training import make_task, reproducible, score, scored, seeded, train_macs
 
 logger = logging.getLogger("pretrain")
@@ -47,7 +47,7 @@ def pretrain(params: Params, team: Team) -> None:
     cost = CostModel(checked_space(graph, params)).baseline()
     check_exportable(params, model)
     model.to(params.device)
-    folders = Folders(artifacts.PREPARED, artifacts.BASELINE, default_root() / "progress")
+    folders = own_folders("pretrain")
     trainer = Pretrainer(params, folders, team)
     task = make_task(info)
     spent = 0

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from seernet.errors import DataError, SeerNetError
+from seernet.errors import DataError, SeerNetError, WorkerError
 from seernet.parallel import LocalExecutor, completed
 
 
@@ -77,6 +77,25 @@ def test_half_as_many_workers_take_over_from_one_that_was_killed():
         assert executor.workers == 1
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(square, 1)
+
+
+def test_few_items_are_lost_with_a_worker_that_dies():
+    items = [0, 0, 0, 1, *[0] * 40]
+    found = []
+    with LocalExecutor(1) as executor, pytest.raises(WorkerError) as died:
+        for index, _ in completed(executor, suicide, items):
+            found.append(index)
+    assert found == [0, 1, 2]
+    assert 3 in died.value.lost
+    assert set(died.value.lost) <= {3, 4}
+
+
+def test_processes_that_were_replaced_are_not_replaced_once_more():
+    with LocalExecutor(4) as executor:
+        first = executor.generation
+        executor.shrink(first)
+        executor.shrink(first)
+        assert (executor.workers, executor.generation) == (2, first + 1)
 
 
 class Breaking:

@@ -30,7 +30,13 @@ class TrainingError(SeerNetError):
 
 
 class WorkerError(SeerNetError):
-    """A process that measures died, or the cluster of such processes went away."""
+    """A process that measures died, or the cluster of such processes went away.
+
+    Attributes:
+        lost: Places of the items that may have been at work then.
+    """
+
+    lost: tuple[int, ...] = ()
 
 
 class ArtifactError(SeerNetError):

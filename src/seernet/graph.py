@@ -159,11 +159,7 @@ class NetworkGraph:
             ArtifactError: If the file is missing, damaged, or of another version.
         """
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            version = document.pop("version")
-            if version != VERSION:
-                raise ArtifactError(f"{path} has version {version}, not {VERSION}; run pretrain.")
-            return _parse(document)
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"cannot read the network graph {path} ({error!r}); run the pretrain stage again."

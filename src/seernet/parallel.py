@@ -9,12 +9,13 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import (
+    FIRST_COMPLETED,
     BrokenExecutor,
     CancelledError,
     Executor,
     Future,
     ProcessPoolExecutor,
-    as_completed,
+    wait,
 )
 from typing import ParamSpec, TypeVar
 
@@ -24,6 +25,8 @@ from seernet.errors import WorkerError
 P = ParamSpec("P")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_AHEAD = 2  # items that each process is given: one to work at, one to go on with
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +42,13 @@ class LocalExecutor(Executor):
 
     Attributes:
         workers: Processes that there are now.
+        generation: How often they were replaced.
         closed: Set when nothing more is to be run.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self.generation = 0
         self.closed = threading.Event()
         self._submitting = threading.Lock()
         self._pool = self._processes()
@@ -61,16 +66,21 @@ class LocalExecutor(Executor):
                 self._shrink()
                 return self._pool.submit(function, *args, **kwargs)
 
-    def shrink(self) -> None:
+    def shrink(self, generation: int) -> None:
         """Let half as many fresh processes run what is submitted from now on.
 
         Where memory ran out, a process may stay unable to compute (oneDNN's kernels on a CPU).
+
+        Args:
+            generation: Of the processes that failed; if others have replaced them, nothing is done.
         """
         with self._submitting:
-            self._shrink()
+            if generation == self.generation:
+                self._shrink()
 
     def _shrink(self) -> None:
         self.workers = max(1, self.workers // 2)
+        self.generation += 1
         logger.warning("memory ran out, or a worker died; going on with %d", self.workers)
         self._pool.shutdown(wait=False)  # what it was given before, it finishes
         self._pool = self._processes()
@@ -114,33 +124,49 @@ def completed(
 ) -> Generator[tuple[int, Result]]:
     """Run `function` on all items; yield each item's index and result as soon as it is there.
 
+    Processes of this machine are given few at a time, so that few are lost with one that dies.
+
     Raises:
-        WorkerError: If a worker died; all results that were there are yielded before.
+        WorkerError: If a worker died; all results that were there are yielded before. It knows
+            which items were lost; the others have not begun.
     """
+    waiting = iter(enumerate(items))
+    window = _AHEAD * executor.workers if isinstance(executor, LocalExecutor) else len(items)
     futures: dict[Future[Result], int] = {}
+    lost: list[int] = []
     broken: Exception | None = None
     try:
-        for index, item in enumerate(items):
-            futures[executor.submit(function, item)] = index
-        for future in as_completed(futures):
-            try:
-                result = future.result()
-            except Exception as error:
-                if not _lost(error):
-                    raise
-                broken = error
-                continue
-            yield futures[future], result
-        if broken is not None:
-            raise broken
-    except Exception as error:
-        if not _lost(error):
-            raise
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise WorkerError(
-            f"a worker died, or its cluster went away ({cause}); finished measurements are kept: "
-            "run again, with fewer sample.workers if memory ran out."
-        ) from error
+        while True:
+            while broken is None and len(futures) < window and (item := next(waiting, None)):
+                try:
+                    futures[executor.submit(function, item[1])] = item[0]
+                except Exception as error:
+                    if not _lost(error):
+                        raise
+                    broken = error
+                    lost.append(item[0])
+            if not futures:
+                break
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=futures.__getitem__):
+                index = futures.pop(future)
+                try:
+                    result = future.result()
+                except Exception as error:
+                    if not _lost(error):
+                        raise
+                    broken = error
+                    lost.append(index)
+                    continue
+                yield index, result
     finally:
         for future in futures:
             future.cancel()
+    if broken is not None:
+        cause = " ".join(f"{type(broken).__name__}: {broken}".split())[:200]
+        died = WorkerError(
+            f"a worker died, or its cluster went away ({cause}); finished measurements are kept: "
+            "run again, with fewer sample.workers if memory ran out."
+        )
+        died.lost = tuple(lost)
+        raise died from broken

@@ -184,6 +184,11 @@ class Store:
             finally:
                 connection.close()
         except sqlite3.DatabaseError as error:
+            if "locked" in str(error):
+                raise ArtifactError(
+                    f"another process keeps the store {self.path} locked ({error}); wait for it, "
+                    "or end it, and run again."
+                ) from error
             raise ArtifactError(
                 f"the store {self.path} cannot be used ({error}); if its disk is full, make room; "
                 "if it is damaged, save what can be read (`sqlite3 FILE .recover`), or move it "
@@ -244,7 +249,7 @@ def code_digest(parts: Iterable[str]) -> str:
                 if isinstance(body, list) and body and _is_docstring(body[0]):
                     body.pop(0)
             total.update(path.relative_to(PACKAGE).as_posix().encode())
-            total.update(ast.dump(tree).encode())
+            total.update(ast.unparse(tree).encode())  # `dump` differs between versions
     return total.hexdigest()
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from seernet.compression import (
     build_compressed,
@@ -22,8 +23,11 @@ from seernet.compression import (
 )
 from seernet.config import SpaceConfig
 from seernet.errors import ArtifactError
-from seernet.policy import SearchSpace
+from seernet.evaluation.settling import settle
+from seernet.models import trace
+from seernet.policy import Policy, SearchSpace
 from seernet.sampling import SpreadDesign
+from seernet.training import seeded
 
 NETWORKS = ["resnet20", "vgg_small", "torchvision:mobilenet_v2"]
 
@@ -136,3 +140,78 @@ def test_tensors_of_another_network_are_refused(compressed):
             unpack(copy.deepcopy(skeleton), each, signed, shape)
     with pytest.raises(ArtifactError, match="do not belong to the network"):
         unpack(skeleton, tensors, {}, shape)
+
+
+class Activated(nn.BatchNorm2d):
+    """A norm with an activation in it, as timm has them."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class OnTokens(nn.Module):
+    """A linear layer on tokens, and a norm that takes the tokens for channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(48, 8)
+        self.norm = nn.BatchNorm1d(16)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        tokens = x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).permute(0, 2, 3, 1, 4)
+        return self.head(self.norm(self.embed(tokens.reshape(len(x), 16, 48))).mean(1))
+
+
+def norm_of(kind):
+    """A network whose norm cannot simply be folded into the layer before it."""
+    if kind == "tokens":
+        return OnTokens()
+    norms = {
+        "activated": Activated(8),
+        "without statistics": nn.BatchNorm2d(8, track_running_stats=False),
+        "without scale": nn.BatchNorm2d(8, affine=False),
+    }
+    first, last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+    return nn.Sequential(first, norms[kind], last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+@pytest.mark.parametrize("kind", ["activated", "without statistics", "without scale", "tokens"])
+def test_a_norm_that_is_more_than_scale_and_shift_stays(kind):
+    with seeded(0):
+        model, shape = norm_of(kind), (3, 16, 16)
+        images = torch.randn(32, *shape)
+        model.train()(images)
+    model.eval()
+    graph = trace(model, shape)
+    bits = dict.fromkeys((layer.name for layer in graph.layers), 8)
+    policy = Policy({}, bits, bits)
+    network = compress(model, policy, graph, images).eval()
+    settle(network, shape)
+    skeleton = build_compressed(model, policy, graph, {})
+    restored = unpack(skeleton, pack(network, shape), signs(network), shape)
+    with torch.no_grad():
+        expected, found = network(images), restored(images)
+    assert float((found - expected).abs().mean()) < 0.02 * float(expected.std())
+
+
+def test_layers_that_share_weights_part(traced):
+    model, graph = traced("resnet20")
+    model = copy.deepcopy(model)
+    one, two = (model.get_submodule(graph.layers[place].name) for place in (1, 2))
+    assert one.weight.shape == two.weight.shape
+    two.weight = one.weight
+    bits = dict.fromkeys((layer.name for layer in graph.layers), 8)
+    policy = Policy({group.name: 0.0 for group in graph.groups}, bits, bits)
+    images = torch.randn(32, *graph.input_shape, generator=torch.Generator().manual_seed(0))
+    network = compress(model, policy, graph, images).eval()
+    with torch.no_grad():
+        for place, module in enumerate(network.modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(0.5 + place % 3)
+    skeleton = build_compressed(model, policy, graph, {})
+    restored = unpack(skeleton, pack(network, graph.input_shape), signs(network), graph.input_shape)
+    with torch.no_grad():
+        expected, found = network(images), restored(images)
+    assert float((found - expected).abs().mean()) < 0.02 * float(expected.std())
+    assert one.weight is two.weight  # the baseline's own stay as they are

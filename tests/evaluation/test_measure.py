@@ -96,6 +96,10 @@ def test_a_record_that_is_no_measurement_is_refused(spec, store, policies, asked
         connection.execute("UPDATE records SET record = '{\"value\": 7}'")
     with pytest.raises(ArtifactError, match="no measurement"):
         Measurer(spec, store, Executor())(policies[:1])
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("UPDATE records SET record = 'torn'")
+    with pytest.raises(ArtifactError, match=r"no measurement.*make store-verify"):
+        Measurer(spec, store, Executor())(policies[:1])
 
 
 def test_equal_policies_are_measured_once(spec, store, policies, asked):

@@ -87,3 +87,15 @@ def test_a_difference_fails_with_the_numbers(
         return
     with pytest.raises(ExportError, match=message):
         found.check(ExportConfig())
+
+
+@pytest.mark.parametrize(
+    ("same", "decisions", "other"), [(94, 100, True), (95, 100, False), (1, 3, False)]
+)
+def test_a_packed_network_that_decides_otherwise_is_refused(same, decisions, other):
+    found = Comparison(same, decisions, decisions, 0.9, 0.5)
+    if not other:
+        found.check_packed()
+        return
+    with pytest.raises(ExportError, match=r"0\.5000 on the search split.*94\.00 %.*defect of ours"):
+        found.check_packed()

@@ -30,10 +30,12 @@ class WithStep(nn.Module):
         self.linear = nn.Linear(3, 2)
         self.norm = nn.BatchNorm1d(2)
         self.quantizer = nn.Module()
+        self.quantizer.learns_step = True
         self.quantizer.step = nn.Parameter(torch.ones(2))
+        self.step = nn.Parameter(torch.tensor(-0.5))  # of the network, and no quantizer's
 
     def forward(self, x):
-        return self.norm(self.linear(x)) * self.quantizer.step
+        return self.norm(self.linear(x)) * self.quantizer.step * self.step
 
 
 def test_only_weights_decay_and_steps_have_their_own_rate():
@@ -50,7 +52,30 @@ def test_only_weights_decay_and_steps_have_their_own_rate():
         "norm.weight": (0.0, 0.1),
         "norm.bias": (0.0, 0.1),
         "quantizer.step": (0.0, 0.01),
+        "step": (0.0, 0.1),
     }
+
+
+class Dropping(nn.Module):
+    """A block is left out of the first step, as layer drop does."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 2), nn.Linear(2, 2)
+        self.steps = 0
+
+    def forward(self, x):
+        self.steps += 1
+        return self.second(self.first(x)) if self.steps > 1 else self.first(x)
+
+
+def test_a_part_whose_first_gradient_comes_late_is_trained():
+    model = Dropping()
+    before = model.second.weight.detach().clone()
+    plan = recipe(steps=3)
+    batches = [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))] * 3
+    train_steps(model, batches, Classification(), make_optimizer(model, plan), plan)
+    assert not torch.equal(model.second.weight, before)
 
 
 def test_optimizer_without_momentum_is_plain_sgd():

@@ -5,6 +5,7 @@ from seernet.compression.compress import MAP_BITS, build_compressed, compress, k
 from seernet.compression.count import Count, count
 from seernet.compression.layers import QuantConv2d, QuantLinear
 from seernet.compression.packing import (
+    fold_factor,
     fold_norms,
     pack,
     pack_bits,
@@ -27,6 +28,7 @@ __all__ = [
     "calibrate",
     "compress",
     "count",
+    "fold_factor",
     "fold_norms",
     "kept_channels",
     "pack",

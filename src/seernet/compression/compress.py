@@ -33,7 +33,7 @@ def compress(
 
     Returns:
         A new network, physically smaller, in the model's mode. At 32 bits and no pruning it
-        computes what `model` computes.
+        computes what `model` computes, up to statistics that `images` set.
 
     Raises:
         PolicyError: If the policy does not belong to the network.
@@ -51,6 +51,7 @@ def build_compressed(
     """Compress with given channels; see `compress` and `kept_channels`."""
     _check(policy, graph)
     network = copy.deepcopy(model)
+    _untie(network)
     remove_channels(network, graph.groups, keep)
     if images is not None:
         lay_out(network, graph.input_shape)
@@ -64,6 +65,17 @@ def build_compressed(
     if images is not None:
         calibrate(network, images, shifted=bool(keep))
     return network
+
+
+def _untie(network: nn.Module) -> None:
+    """Give each layer its own weights, in place: their quantizers and norms will differ."""
+    seen: set[int] = set()
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and id(weight) in seen:
+                copied = nn.Parameter(weight.detach().clone(), weight.requires_grad)
+                module._parameters[name] = weight = copied
+            seen.add(id(weight))
 
 
 def quantize_maps(model: nn.Module, image: Tensor, bits: int) -> nn.Module:

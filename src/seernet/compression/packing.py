@@ -62,7 +62,7 @@ def fold_norms(network: nn.Module, seen: Profile) -> nn.Module:
         for name, layer_name in seen.folds.items():
             norm: Any = network.get_submodule(name)
             layer: Any = network.get_submodule(layer_name)
-            factor = _factor(norm)
+            factor = fold_factor(norm)
             shape = (-1, *[1] * (layer.weight.dim() - 1))
             layer.weight.mul_(factor.view(shape))
             quantizer = getattr(layer, "weight_quantizer", None)
@@ -76,11 +76,9 @@ def fold_norms(network: nn.Module, seen: Profile) -> nn.Module:
     return network
 
 
-def _factor(norm: nn.Module) -> Tensor:
-    """What a batch norm multiplies each channel by, in eval mode."""
+def fold_factor(norm: nn.Module) -> Tensor:
+    """What a batch norm of a profile's `folds` multiplies each channel by, in eval mode."""
     part: Any = norm
-    if part.running_var is None:
-        raise ArtifactError("a batch norm without statistics cannot be folded into its layer.")
     scale = part.weight if part.weight is not None else torch.ones_like(part.running_var)
     return torch.as_tensor(scale / (part.running_var + part.eps).sqrt())
 

@@ -78,6 +78,9 @@ class Quantizer(nn.Module):
             activations None.
     """
 
+    learns_step = True
+    """Whether `step` is a step size, by which training knows it."""
+
     def __init__(self, bits: int, channels: int | None = None) -> None:
         super().__init__()
         self.bits = bits
@@ -129,6 +132,8 @@ class Quantizer(nn.Module):
     def _observe(self, x: Tensor, seen: list[Tensor]) -> None:
         if self.channels is not None:
             rows: Tensor = x.flatten(1)
+        elif not len(x):
+            return  # no region was proposed
         else:
             negative = bool(x.min() < 0)
             self.signed = negative or (bool(seen) and self.signed)  # a shared layer meets several
@@ -173,12 +178,13 @@ def _least_squares_step(rows: Tensor, low: int, high: int) -> Tensor:
     # A step near zero could never be learned away: all-zero rows start like the largest one.
     largest = torch.where(largest > 0, largest, largest.amax())
     largest = torch.where(largest > 0, largest, 1.0)
+    empty = rows.abs().amax(dim=1) == 0
     best = largest / high
     least = torch.full_like(best, torch.inf)
     for fraction in torch.logspace(-1.3, 0.1, _CANDIDATES).tolist():
         step = (largest * fraction / high)[:, None]
         error = (rows - (rows / step).clamp_(low, high).round_().mul_(step)).square_().sum(dim=1)
-        better = error < least
+        better = (error < least) & ~empty
         least = torch.where(better, error, least)
         best = torch.where(better, step[:, 0], best)
     return best

@@ -41,7 +41,7 @@ class FinetuneConfig(TrainConfig):
         0.0, description="weight of the baseline's soft targets in the loss; 0 switches it off"
     )
     temperature: Rate = Field(4.0, description="softmax temperature of the soft targets")
-    calibration_images: Positive = Field(
+    calibration_images: Annotated[int, Field(ge=2)] = Field(
         512, description="images that set step sizes and batch-norm statistics"
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
@@ -69,7 +69,7 @@ class EvaluationConfig(Section):
         0.0, description="weight of the baseline's soft targets in the loss"
     )
     temperature: Rate = Field(4.0, description="softmax temperature of the soft targets")
-    calibration_images: Positive = Field(
+    calibration_images: Annotated[int, Field(ge=2)] = Field(
         512, description="images that set step sizes and batch-norm statistics"
     )
     precision: Precision = Field("float32", description="see finetune.precision")

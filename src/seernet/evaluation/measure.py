@@ -131,7 +131,7 @@ class Measurer:
     ) -> list[Result]:
         try:
             found = {key: kind(**record) for key, record in self._store.get(keys).items()}
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ArtifactError(
                 f"the store {self._store.path} holds a record that is no measurement ({error}); "
                 "`make store-verify` names it."
@@ -162,27 +162,33 @@ class Measurer:
         jobs: dict[str, Job],
         died: Callable[[WorkerError], Result],
     ) -> Generator[tuple[str, Result]]:
-        """Each job's result: of all side by side, then of those again that the machine failed."""
-        left, keys, executor = dict(jobs), list(jobs), self._executor
-        with closing(completed(executor, function, list(jobs.values()))) as results:
-            try:
-                for index, result in results:
-                    if _final(result):
-                        del left[keys[index]]
-                        yield keys[index], result
-            except WorkerError:
-                if not isinstance(executor, LocalExecutor):
-                    raise
-                if executor.closed.wait(INTERRUPT_SECONDS):
-                    raise
-        if left and isinstance(executor, LocalExecutor):
-            executor.shrink()
-        for key, job in left.items():
-            try:
-                result = self._alone(function, job)
-            except WorkerError as error:
-                result = died(error)
-            yield key, result
+        """Each job's result: of all side by side, but alone of those that the machine failed."""
+        left, executor = dict(jobs), self._executor
+        while left:
+            keys, failed = list(left), []
+            generation = executor.generation if isinstance(executor, LocalExecutor) else 0
+            with closing(completed(executor, function, list(left.values()))) as results:
+                try:
+                    for index, result in results:
+                        if _final(result):
+                            del left[keys[index]]
+                            yield keys[index], result
+                        else:
+                            failed.append(keys[index])
+                except WorkerError as error:
+                    if not isinstance(executor, LocalExecutor):
+                        raise
+                    if executor.closed.wait(INTERRUPT_SECONDS):
+                        raise
+                    failed += [keys[index] for index in error.lost]
+            if failed and isinstance(executor, LocalExecutor):
+                executor.shrink(generation)
+            for key in failed:
+                try:
+                    result = self._alone(function, left.pop(key))
+                except WorkerError as error:
+                    result = died(error)
+                yield key, result
 
     def _alone(self, function: Callable[[Job], Result], job: Job) -> Result:
         """Measure again, where no other measurement takes part of the memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 from torch import nn
@@ -13,7 +14,7 @@ from seernet.evaluation.baseline import inputs
 from seernet.evaluation.finetuning import Folders
 from seernet.evaluation.together import fit_together
 from seernet.store import code_digest, digest
-from seernet.training import Plan, remove_progress
+from seernet.training import Plan
 
 CODE = (
     "data",
@@ -37,6 +38,7 @@ class Pretrainer:
 
     def __init__(self, params: Params, folders: Folders, team: Team = ALONE) -> None:
         self.params = params
+        self.folders = folders
         self._team = team
         key = digest(
             [
@@ -80,5 +82,5 @@ class Pretrainer:
         return fit_together(self._team, model, dataset, plan).search_score
 
     def finish(self) -> None:
-        """Remove the progress file, once the baseline is written."""
-        remove_progress(self._checkpoint)
+        """Remove the progress folder, once the baseline is written."""
+        shutil.rmtree(self.folders.progress, ignore_errors=True)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seernet.compression import QuantConv2d, QuantLinear, fold_norms, profile_of
+from seernet.compression import QuantConv2d, QuantLinear, fold_factor, fold_norms, profile_of
 
 WIDEST = 127
 WIDEST_PAIR = 64  # with inputs of 8 bits
@@ -77,6 +77,8 @@ def settle(network: nn.Module, input_shape: tuple[int, ...]) -> None:
         unit = scale * layer.act_quantizer.step.detach().float()
         change = (layer.bias / unit).round() * unit - layer.bias
         owner: Any = network.get_submodule(norms.get(name, name))
-        if owner.bias is not None:
-            with torch.no_grad():
+        with torch.no_grad():
+            if owner.bias is not None:
                 owner.bias += change
+            elif name in norms:  # it has statistics alone
+                owner.running_mean -= change / fold_factor(owner)

@@ -18,6 +18,7 @@ from seernet.training import Task
 CONFIDENT = 0.5
 OVERLAP = 0.5
 FEW = 2  # decisions that may always differ: of a small test split, one is many percent
+PACKED = 0.95  # of decisions: folding a norm may round an activation to its neighbour, no more
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,20 @@ class Comparison:
             f"(`export.agreement` is {100 * config.agreement:g} %); loosen these if that is good "
             "enough for you, or set `export.onnx: false`."
         )
+
+    def check_packed(self) -> None:
+        """Hold a packed network, the second one, against the one that was finetuned.
+
+        Raises:
+            ExportError: If it is another one.
+        """
+        if self.decisions - self.same > FEW and self.agreement < PACKED:
+            raise ExportError(
+                f"the packed network scores {self.exported_score:.4f} on the search split, the "
+                f"finetuned one {self.test_score:.4f}, and they agree on "
+                f"{100 * self.agreement:.2f} %; this is a defect of ours, please report it with "
+                "the model."
+            )
 
 
 class _Answers(nn.Module):

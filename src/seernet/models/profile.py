@@ -78,7 +78,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.called[name] = module
             source = self._outputs.get(id(inputs[0])) if inputs else None
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                self.meetings.add((name, source[0] if source else None))
+                layer = source[0] if source else None
+                folds = layer is not None and _folds(module, self.called[layer], inputs[0])
+                self.meetings.add((name, layer if folds else None))
             elif is_layer(module):
                 self.layers[name] = self.layers.get(name, 0) + _macs(module, output)
                 self._outputs[id(output)] = (name, output)
@@ -141,6 +143,17 @@ def profile(model: nn.Module, image: Tensor) -> Profile:
         opaque_macs=opaque_macs,
         whole_macs=counter.get_total_flops() // 2 - sum(watch.layers.values()),
     )
+
+
+def _folds(norm: nn.Module, layer: nn.Module, between: Tensor) -> bool:
+    """Whether a batch norm does no more than scale and shift the outputs of a layer in eval mode.
+
+    A subclass may do more (timm's activate, too); without statistics each batch has its own; and
+    the channels of a linear layer are the last axis, which a norm takes for its own in `n x c`.
+    """
+    plain = type(norm).forward in (nn.BatchNorm1d.forward, nn.BatchNorm2d.forward)
+    same_axis = isinstance(layer, nn.Conv2d) or between.dim() == 2
+    return plain and same_axis and getattr(norm, "running_var", None) is not None
 
 
 def is_layer(module: nn.Module) -> bool:

@@ -67,17 +67,26 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     for group in groups:
         if group["params"][0].is_cuda:  # a number would be fixed when a step is recorded
             group["lr"] = torch.zeros((), device=group["params"][0].device)
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         groups,
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0.0,
         fused=True,
     )
+    if recipe.momentum > 0.0:
+        # Fused, it takes no parameter whose first gradient comes later than others' (layer drop).
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def reproducible(threads: int) -> None:
-    """Let torch compute the same in every run: so many threads, and no kernel chosen by speed."""
+    """Let torch compute the same in every run: so many threads, and no kernel chosen by speed.
+
+    On a GPU some gradients are sums in any order (`roi_align`, adaptive pooling): they may differ
+    in the last digits.
+    """
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
@@ -90,8 +99,9 @@ def replay_on(model: nn.Module) -> Replay | None:
 
 
 def _steps(model: nn.Module) -> list[nn.Parameter]:
-    """The step sizes of all quantizers."""
-    return [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "step"]
+    """The step sizes of all quantizers (not whatever a network calls so)."""
+    quantizers = (module for module in model.modules() if getattr(module, "learns_step", False))
+    return [module.step for module in quantizers]  # type: ignore[misc]
 
 
 def train_steps(
