@@ -13,9 +13,9 @@ from seernet.evaluation import (
     EvaluationSpec,
     Folders,
     Pretrainer,
-    evaluator,
     finetuning,
     pretraining,
+    records,
     save_baseline,
 )
 from seernet.models import build, trace
@@ -56,7 +56,7 @@ def _code_read_once():
     """Our code does not change while tests run; the test of one that does reads it again."""
     with pytest.MonkeyPatch.context() as patch:
         cached = functools.cache(store.code_digest)
-        for module in (evaluator, finetuning, pretraining):
+        for module in (finetuning, pretraining, records):
             patch.setattr(module, "code_digest", cached)
         yield
 

@@ -10,7 +10,7 @@ import torch
 from seernet import store
 from seernet.compression import compress, count
 from seernet.errors import DataError
-from seernet.evaluation import Evaluator, evaluate_policy, evaluator
+from seernet.evaluation import Evaluator, evaluate_policy, evaluator, records
 from seernet.parallel import LocalExecutor, completed
 from seernet.policy import Policy
 
@@ -181,7 +181,7 @@ def test_key_sees_the_code_of_measurements_only(spec, tmp_path, monkeypatch):
         copy = package / file.relative_to(store.PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
-    monkeypatch.setattr(evaluator, "code_digest", store.code_digest)
+    monkeypatch.setattr(records, "code_digest", store.code_digest)
     before = spec.digest()
     monkeypatch.setattr(store, "PACKAGE", package)
     for name in ("evaluation/finetuning.py", "sampling/active.py", "report/page.py"):

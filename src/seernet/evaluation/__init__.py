@@ -1,13 +1,7 @@
 """Evaluation: measuring policies, one or many, durably."""
 
 from seernet.evaluation.baseline import load_baseline, save_baseline
-from seernet.evaluation.evaluator import (
-    Divergence,
-    Evaluation,
-    EvaluationSpec,
-    Evaluator,
-    evaluate_policy,
-)
+from seernet.evaluation.evaluator import Evaluator, evaluate_policy
 from seernet.evaluation.finetuning import (
     Finetuner,
     Folders,
@@ -19,6 +13,7 @@ from seernet.evaluation.finetuning import (
 )
 from seernet.evaluation.measure import Measurer, context_of, measuring
 from seernet.evaluation.pretraining import Pretrainer
+from seernet.evaluation.records import Divergence, Evaluation, EvaluationSpec
 
 __all__ = [
     "Divergence",

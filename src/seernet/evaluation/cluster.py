@@ -22,7 +22,7 @@ from distributed import Client, Worker, WorkerPlugin, get_worker
 
 from seernet.allocator import recycle
 from seernet.errors import SeerNetError
-from seernet.evaluation.evaluator import CODE, EvaluationSpec
+from seernet.evaluation.records import CODE, EvaluationSpec
 from seernet.store import code_digest
 
 Result = TypeVar("Result")

@@ -10,23 +10,20 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seernet import artifacts
 from seernet.compression import MAP_BITS, at_once, compress, count, kept_channels, recalibrate_norms
-from seernet.config import DataConfig, EvaluationConfig, ModelConfig, Params
 from seernet.data import Augment, Dataset, Targets
 from seernet.errors import ModelError, PolicyError, TrainingError
-from seernet.evaluation.baseline import inputs, load_baseline
+from seernet.evaluation.baseline import load_baseline
+from seernet.evaluation.records import Divergence, Evaluation, EvaluationSpec
 from seernet.graph import NetworkGraph
 from seernet.models import in_mode, lay_out
 from seernet.policy import FULL_BITS, Policy
-from seernet.store import code_digest, digest, files_digest
+from seernet.store import digest
 from seernet.training import (
     Distillation,
     Recipe,
@@ -40,16 +37,6 @@ from seernet.training import (
     train_steps,
 )
 
-CODE = (
-    "compression",
-    "data",
-    "evaluation/baseline",
-    "evaluation/evaluator",
-    "graph",
-    "models",
-    "policy/policy",
-    "training",
-)
 WARMUP = 10  # one step in so many: without it some low-bit networks collapse to chance
 # By torch, torchvision's detectors and torchmetrics, of networks whose outputs are out of bounds.
 _RAISED = (RuntimeError, ArithmeticError, ValueError, IndexError, AssertionError)
@@ -61,92 +48,6 @@ _MACHINE = (
     *("unable to find an engine", "start new thread", "dataloader worker"),
     *("too many open files", "could not create a primitive"),
 )
-
-
-@dataclass(frozen=True)
-class EvaluationSpec:
-    """All that decides a measurement beside its policy; small, and passed to worker processes.
-
-    Attributes:
-        prepared: Folder of the prepared data.
-        baseline: Folder of the baseline network and its graph.
-        data: The `data` section.
-        model: The `model` section.
-        config: The `sample.evaluation` section.
-        seed: Seed of the pipeline.
-        device: Device of the evaluations.
-    """
-
-    prepared: Path
-    baseline: Path
-    data: DataConfig
-    model: ModelConfig
-    config: EvaluationConfig
-    seed: int
-    device: str
-
-    @classmethod
-    def of(cls, params: Params) -> EvaluationSpec:
-        """What decides a measurement in the pipeline's own folders."""
-        return cls(
-            prepared=artifacts.PREPARED,
-            baseline=artifacts.BASELINE,
-            data=params.data,
-            model=params.model,
-            config=params.sample.evaluation,
-            seed=params.seed,
-            device=params.device,
-        )
-
-    def digest(self) -> str:
-        """Hash of everything that decides a score beside the policy."""
-        return digest(
-            {
-                **inputs(self.prepared, self.data, self.model, self.device),
-                "baseline": files_digest(self.baseline),
-                "config": self.config.model_dump(),
-                "seed": self.seed,
-                "code": code_digest(CODE),
-            }
-        )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One measurement.
-
-    Attributes:
-        score: On the search split, in [0, 1]; None if it failed.
-        train_macs: Compute that it took, in MACs.
-        error: Why it failed, or empty.
-        soft_score: See `Task.score`; None if it failed, or if the task has none.
-        final: Whether measuring again would give the same; not so if memory ran out.
-    """
-
-    score: float | None
-    train_macs: int
-    error: str = ""
-    final: bool = True
-    soft_score: float | None = None
-
-    @property
-    def lesson(self) -> tuple[float | None, float | None]:
-        """Score and soft score for a predictor to learn: 0 of a network that cannot be trained."""
-        untrainable = self.score is None and self.final
-        return (0.0, 0.0) if untrainable else (self.score, self.soft_score)
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """How far a network that was compressed but not trained is from the baseline.
-
-    Attributes:
-        value: See `Task.divergence`.
-        macs: Compute that it took, in MACs.
-    """
-
-    value: float
-    macs: int
 
 
 class Evaluator:
@@ -179,7 +80,7 @@ class Evaluator:
         try:
             network = compress(self.model, policy, self.graph, self.images)
             macs = count(network, self.graph.input_shape).macs
-            spent = macs * (self._calibrating(policy) + self._training())
+            spent = macs * (self._calibrating(policy) + self._training()) + self._taught()
             self._train(network, seed)
             found = score(network, scored(self.dataset, "search"), self.task)
             return Evaluation(found["score"], spent, soft_score=found.get("soft_score"))
@@ -270,6 +171,12 @@ class Evaluator:
         config, counts = self.spec.config, self.dataset.info.counts
         trained = 3 * config.steps * min(config.batch_size, counts["train"])
         return trained + len(self.images) + counts["search"]
+
+    def _taught(self) -> int:
+        """MACs of the baseline that teaches, if it does: a forward pass for each image trained."""
+        config, images = self.spec.config, self.dataset.info.counts["train"]
+        macs = count(self.model, self.graph.input_shape).macs if config.distillation else 0
+        return macs * config.steps * min(config.batch_size, images)
 
 
 def _failed(error: Exception, spent: int) -> Evaluation:

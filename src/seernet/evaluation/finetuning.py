@@ -159,7 +159,8 @@ class Finetuner:
                 f"{counted.bops}; this is a defect of ours, please report it with the model."
             )
         config = self.params.finetune
-        spent = train_macs(config, counted.macs, self.dataset.info.counts["train"])
+        teacher = int(cost.baseline().macs) if config.distillation else 0
+        spent = train_macs(config, counted.macs, self.dataset.info.counts["train"], teacher)
         found = asdict(counted)
         found["cost_bops"] = found.pop("bops")
         return {**found, "train_macs": spent * len(config.seeds)}

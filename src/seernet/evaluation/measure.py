@@ -12,13 +12,8 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from seernet.errors import ArtifactError, SeerNetError, WorkerError
-from seernet.evaluation.evaluator import (
-    Divergence,
-    Evaluation,
-    EvaluationSpec,
-    evaluate_policy,
-    policy_divergence,
-)
+from seernet.evaluation.evaluator import evaluate_policy, policy_divergence
+from seernet.evaluation.records import Divergence, Evaluation, EvaluationSpec
 from seernet.parallel import LocalExecutor, completed
 from seernet.policy import Policy
 from seernet.progress import Bar

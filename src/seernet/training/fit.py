@@ -122,10 +122,17 @@ def _notify(plan: Plan, row: dict[str, float]) -> None:
         plan.on_epoch(row)
 
 
-def train_macs(config: TrainConfig, macs: int, images: int) -> int:
-    """Compute of a training run, in MACs: a step costs three forward passes (one is forward)."""
+def train_macs(config: TrainConfig, macs: int, images: int, teacher: int = 0) -> int:
+    """Compute of a training run, in MACs: a step costs three forward passes (one is forward).
+
+    Args:
+        config: The schedule.
+        macs: Of the network, for one image.
+        images: In the train split.
+        teacher: MACs of the network that teaches, for one image; 0 where none does.
+    """
     steps = config.epochs * max(1, images // config.batch_size)
-    return 3 * macs * steps * min(config.batch_size, images)
+    return (3 * macs + teacher) * steps * min(config.batch_size, images)
 
 
 def _recipe(config: TrainConfig, steps: int) -> Recipe:
