@@ -110,7 +110,8 @@ def prepare_folder(folder: Path, params: dict[str, Any]) -> None:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, folder / name, **({"ignore": ignore} if source.is_dir() else {}))
-    (folder / "data" / "raw").mkdir(parents=True)
+    for name in ("raw", "latency"):
+        (folder / "data" / name).mkdir(parents=True)
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(params, file)
     (folder / ".dvc").mkdir()

@@ -13,7 +13,7 @@ from seernet.config import Params, load
 from seernet.curves import Curves
 from seernet.device import resolve
 from seernet.distributed import Team, joined, launch
-from seernet.errors import SeerNetError
+from seernet.errors import ArtifactError, PolicyError, SeerNetError
 from seernet.evaluation import Finetuner, Job, finetune
 from seernet.policy import LATENCY, Bound, CostModel, Policy, bounds, checked_space, without_latency
 from seernet.stage import budget_argument, run
@@ -35,7 +35,12 @@ def finetune_budget(params: Params, budget: str, team: Team) -> None:
     finetuner = Finetuner(params, folders, team)
     cost = CostModel(checked_space(finetuner.graph, params))
     path = artifacts.POLICIES / f"{budget}.json"
-    policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
+    try:
+        policy = Policy.from_dict(artifacts.read_json(path, f"optimize@{budget}"))
+    except PolicyError as error:
+        raise ArtifactError(
+            f"{path} is damaged ({error}); run `dvc repro -f optimize@{budget}`."
+        ) from error
     promised = artifacts.read_json(
         artifacts.METRICS / "optimize" / f"{budget}.json", f"optimize@{budget}"
     )

@@ -85,9 +85,10 @@ def test_few_items_are_lost_with_a_worker_that_dies():
     with LocalExecutor(1) as executor, pytest.raises(WorkerError) as died:
         for index, _ in completed(executor, suicide, items):
             found.append(index)
-    assert found == [0, 1, 2]
+    assert found[:3] == [0, 1, 2]
     assert 3 in died.value.lost
-    assert set(died.value.lost) <= {3, 4}
+    assert not set(found) & set(died.value.lost)
+    assert len(found) + len(died.value.lost) <= 6
 
 
 def test_processes_that_were_replaced_are_not_replaced_once_more():

@@ -254,8 +254,9 @@ def test_lists_of_other_tools_are_read(folder, place, encoding):
 def test_lists_that_are_not_read_are_named(folder):
     folder.lists(training=["00"], holdout=["01"], cat_train=["00"])
     (complaint,) = folder.listing().complaints
-    assert "3 lists are called neither train, val" in complaint
-    assert "cat_train.txt, holdout.txt, training.txt; name them so" in complaint
+    assert "2 lists are called neither train, val" in complaint
+    assert "holdout.txt, training.txt; name them so" in complaint
+    assert "lists of single classes divide nothing" in "".join(folder.listing().warnings)
     everything = "\n".join(f"{number:02d}" for number in range(12))
     (folder.root / "ImageSets" / "Main" / "default.txt").write_text(everything)
     assert folder.listing().complaints == (complaint,)  # that one divides nothing
@@ -670,10 +671,12 @@ def test_images_that_were_resized_since_they_were_annotated_are_left_out(folder)
     folder.annotate("resized", thing("cat", 1, 1, 10, 10), width=400, height=300)
     folder.image("odd")
     folder.annotate("odd", thing("cat", 1, 1, 10, 10), width=41, height=41)
+    folder.image("rounded", (399, 300))
+    folder.annotate("rounded", thing("cat", 1, 1, 10, 10), width=400, height=300)
     (complaint,) = folder.listing().complaints
-    assert "2 annotations give another size" in complaint
+    assert "3 annotations give another size" in complaint
     listing = folder.listing(bad_boxes="drop")
-    assert "JPEGImages/odd.png" in listing.names
+    assert {"JPEGImages/odd.png", "JPEGImages/rounded.png"} <= {*listing.names}
     assert "JPEGImages/resized.png" not in listing.names
     assert "at another size, and are left out: Annotations/resized.xml" in "".join(listing.warnings)
 
@@ -736,3 +739,12 @@ def test_a_coco_image_in_two_files_is_refused(tmp_path):
     file.write_text(json.dumps(document))
     (complaint,) = list_source(DataConfig(name="coco", path=str(tmp_path))).complaints
     assert "1 images stand in two files: train2017/000.jpg; keep each in one" in complaint
+
+
+def test_lists_beside_the_folders_that_are_of_something_else_divide_nothing(folder):
+    for name, lines in {"train": "/home/me/0001.jpg", "test": "", "val": "notes of mine"}.items():
+        (folder.root / f"{name}.txt").write_text(lines + "\n", encoding="utf-8")
+    listing = folder.listing()
+    assert listing.complaints == ()
+    assert set(listing.splits.tolist()) == {"train"}
+    assert "3 lists name no annotated image: not read: " in "".join(listing.warnings)

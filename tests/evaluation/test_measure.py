@@ -202,6 +202,35 @@ def test_memory_costs_no_measurement_but_of_a_policy_that_fails_alone(
     assert len(store.rows()) == 1
 
 
+def deadly_once(job):
+    """In other processes: kills whoever meets the deadly policy first, and measures it then."""
+    _, policy = job
+    died = Path(os.environ["DIED"])
+    if policy["weight_bits"] == json.loads(os.environ["DEADLY"]) and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Evaluation(sum(policy["weight_bits"].values()) / 1000, 10)
+
+
+def test_only_what_a_worker_was_at_is_measured_alone(
+    spec, store, policies, monkeypatch, tmp_path, caplog
+):
+    monkeypatch.setattr(measure, "evaluate_policy", deadly_once)
+    monkeypatch.setenv("DIED", str(tmp_path / "died"))
+    many = [
+        replace(policies[0], weight_bits=dict.fromkeys(policies[0].weight_bits, bits))
+        for bits in range(2, 14)
+    ]
+    monkeypatch.setenv("DEADLY", json.dumps(many[2].weight_bits))
+    with LocalExecutor(1) as executor, bar(len(many), "measuring", "policy") as shown:
+        found = Measurer(spec, store, executor, shown)(many)
+        assert shown.n == len(many)
+    assert (tmp_path / "died").exists()
+    assert [evaluation.score for evaluation in found] == [bits(policy) for policy in many]
+    assert 1 <= caplog.text.count("making it again, alone") <= 2
+    assert len(store.rows()) == len(many)
+
+
 def test_an_interrupt_that_ends_the_workers_is_no_reason_to_try_again(spec, store, policies):
     class Interrupted(LocalExecutor):
         def submit(self, function, /, *args, **kwargs):

@@ -53,8 +53,8 @@ class DataConfig(Section):
     bad_boxes: Literal["refuse", "drop", "clip"] = Field(
         "refuse",
         description="what happens to boxes that are outside, empty or of another class, and to "
-        "annotations and images that do not fit together: an error; or they are left out, with a "
-        "warning; or so, but boxes that reach over the edge are cut there",
+        "annotations and images that do not fit together: an error; `drop` leaves them out, with a "
+        "warning; `clip` too, but cuts boxes that reach over the edge",
     )
     search_fraction: Fraction = Field(
         0.1, description="share of the training images held out to score policies"

@@ -55,6 +55,7 @@ class ExportConfig(Section):
     score_tolerance: Share = Field(
         0.002, description="how far its test score may be from the network's"
     )
+    threads: Positive = Field(2, description="CPU threads of these comparisons")
 
 
 class ReportConfig(Section):

@@ -247,8 +247,9 @@ def image_size(
         return None
     if told is not None and told != upright:
         shown = f"{file} ({told[1]} x {told[0]}, the image {upright[1]} x {upright[0]})"
-        # Of the same shape, the image was resized after it was annotated, or before.
-        resized = abs(told[0] * upright[1] - told[1] * upright[0]) < 0.01 * told[1] * upright[0]
+        # Of the same shape but another size, the image was resized after it was annotated.
+        alike = abs(told[0] * upright[1] - told[1] * upright[0]) < 0.01 * told[1] * upright[0]
+        resized = alike and abs(told[0] - upright[0]) > 0.02 * upright[0]
         if defects.drop and resized:
             defects.note("annotations are of the image at another size, and are left out", shown)
             return None

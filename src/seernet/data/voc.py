@@ -1,9 +1,10 @@
 """PASCAL VOC layout: `Annotations/*.xml`, `JPEGImages/*`, and perhaps lists in `ImageSets/Main`.
 
 Which image belongs to which split: see `voc_layout`. Only names inside the folder count: an
-annotation belongs to the image of the same name without its ending, whatever path the XML file
-gives. Corners are pixels counted from 1, both inside the box, as VOC has them. Objects marked
-"difficult" are not learned, and finding one counts neither for nor against a detector.
+annotation belongs to the image of the same name (in any case, with the ending or without), whatever
+path the XML file gives. Corners are pixels counted from 1, both inside the box, as VOC has them.
+Objects marked "difficult" are not learned, and finding one counts neither for nor against a
+detector.
 
 Source:
     Everingham et al. (2010), The PASCAL Visual Object Classes Challenge.
@@ -23,7 +24,7 @@ from seernet.data.defects import Defects
 from seernet.data.images import Picture, read_image
 from seernet.data.listing import Listing
 from seernet.data.voc_layout import ARRANGEMENT, find_files, splits_of
-from seernet.data.voc_xml import Annotation, AnnotationError, read_annotation
+from seernet.data.voc_xml import Annotation, AnnotationError, normal_name, read_annotation
 from seernet.errors import DataError
 
 CLASSES = (
@@ -78,7 +79,7 @@ def list_voc(config: DataConfig, path: str | None, classes: Sequence[str] | None
         found = [*defects.complaints, *defects.warnings]
         raise DataError("\n".join([f"{root} has no usable image; see why.", *found]))
     named = {item.name for scene in scenes for item in scene.annotation.objects}
-    known = tuple(classes or sorted(named))
+    known = tuple(normal_name(name) for name in classes) if classes else tuple(sorted(named))
     boxes = Boxes.of([_boxes(scene, known, defects) for scene in scenes])
     if not len(boxes.labels):
         found = [*defects.complaints, *defects.warnings]

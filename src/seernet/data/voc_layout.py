@@ -216,15 +216,24 @@ def _lists(root: Path, known: set[str], defects: Defects) -> dict[str, list[str]
                 others.append(path.name)
         elif paths.setdefault(kind, path) != path:
             defects.other(f"lists are of {kind} images beside another", "keep one", path.name)
+    of_classes = [name for name in others if _OF_A_CLASS.fullmatch(Path(name).stem.lower())]
+    if of_classes and not paths:
+        defects.note("lists of single classes divide nothing, so splits are drawn", of_classes[0])
     for name in others:
-        if paths and _OF_A_CLASS.fullmatch(Path(name).stem.lower()):
+        if name in of_classes:
             continue
         if paths:
             defects.note("lists are called neither train, val, trainval nor test: not read", name)
         else:
             remedy = "name them so, or remove them to have splits drawn"
             defects.other("lists are called neither train, val, trainval nor test", remedy, name)
-    return {kind: _names(path, known) for kind, path in paths.items()}
+    found = {kind: _names(path, known) for kind, path in paths.items()}
+    if beside:  # they may be of something else
+        found = {kind: [name for name in names if name in known] for kind, names in found.items()}
+        for kind in [kind for kind, names in found.items() if not names]:
+            defects.note("lists name no annotated image: not read", paths[kind].name)
+            del found[kind]
+    return found
 
 
 def _names(path: Path, known: set[str]) -> list[str]:

@@ -71,7 +71,7 @@ def read_annotation(path: Path) -> Annotation:
 
 def _objects(tree: ElementTree.Element) -> Iterator[Object]:
     for item in tree.iterfind(".//{*}object"):
-        name = " ".join(unicodedata.normalize("NFC", item.findtext("{*}name") or "").split())
+        name = normal_name(item.findtext("{*}name") or "")
         if not name:
             raise AnnotationError("an object has no name")
         texts = [item.findtext(f"{{*}}bndbox/{{*}}{key}") for key in _CORNERS]
@@ -82,6 +82,11 @@ def _objects(tree: ElementTree.Element) -> Iterator[Object]:
             continue
         left, top, right, bottom = values
         yield Object(name, (left - 1.0, top - 1.0, right, bottom), difficult, str(values))
+
+
+def normal_name(name: str) -> str:
+    """A class name in one of the ways in which Unicode can write it, without idle space."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def _number(text: str | None) -> float | None:

@@ -64,6 +64,8 @@ class Evaluator:
         self.dataset = Dataset.open(spec.prepared, device, spec.data.workers)
         self.model = load_baseline(spec.baseline, spec.model, self.dataset.info).to(device)
         lay_out(self.model, self.dataset.info.input_shape)
+        teaches = spec.config.distillation > 0.0
+        self._teacher_macs = count(self.model, self.dataset.info.input_shape).macs * teaches
         self.images = self.dataset.subset("train", spec.config.calibration_images, spec.seed)
         self.task = make_task(self.dataset.info)
         self._known: dict[bool, Tensor] = {}  # outputs of the uncompressed network
@@ -175,8 +177,7 @@ class Evaluator:
     def _taught(self) -> int:
         """MACs of the baseline that teaches, if it does: a forward pass for each image trained."""
         config, images = self.spec.config, self.dataset.info.counts["train"]
-        macs = count(self.model, self.graph.input_shape).macs if config.distillation else 0
-        return macs * config.steps * min(config.batch_size, images)
+        return self._teacher_macs * config.steps * min(config.batch_size, images)
 
 
 def _failed(error: Exception, spent: int) -> Evaluation:

@@ -170,20 +170,25 @@ class Measurer:
                             yield keys[index], result
                         else:
                             failed.append(keys[index])
+                            self._replace(generation)  # the next ones meet fresh processes
                 except WorkerError as error:
                     if not isinstance(executor, LocalExecutor):
                         raise
                     if executor.closed.wait(INTERRUPT_SECONDS):
                         raise
                     failed += [keys[index] for index in error.lost]
-            if failed and isinstance(executor, LocalExecutor):
-                executor.shrink(generation)
+            if failed:
+                self._replace(generation)
             for key in failed:
                 try:
                     result = self._alone(function, left.pop(key))
                 except WorkerError as error:
                     result = died(error)
                 yield key, result
+
+    def _replace(self, generation: int) -> None:
+        if isinstance(self._executor, LocalExecutor):
+            self._executor.shrink(generation)
 
     def _alone(self, function: Callable[[Job], Result], job: Job) -> Result:
         """Measure again, where no other measurement takes part of the memory."""

@@ -71,8 +71,6 @@ def _balanced(grades: Tensor, affordable: Tensor) -> list[int]:
     low, high = grades.amin(dim=0), grades.amax(dim=0)
     varies = high > low
     heights = ((grades / low).log() / (high / low).log())[:, varies]
-    if not bool(varies.any()):
-        return affordable.tolist()
     imbalance = (heights.amax(dim=1) - heights.amin(dim=1)).tolist()
     widest: dict[tuple[float, float], int] = {}
     for index in affordable.tolist():

@@ -99,7 +99,9 @@ def load_progress(
         reason = " ".join(str(error).split())[:200]
         logger.warning("progress file %s is unusable (%s); training starts again.", path, reason)
         model.load_state_dict(untouched)  # it may have been filled in part
-        optimizer.state.clear()
+        for state in optimizer.state.values():
+            for value in state.values():
+                value.zero_()
         return None
     logger.info("going on after epoch %d (%s)", progress.epoch, path)
     return progress
