@@ -1,8 +1,8 @@
 """Keep a finished run of the pipeline under `docs/results/NAME/`.
 
-Copied are parameters, lock, tables, metrics, figures and the baseline; written are the wall time of
-every stage, what machine it was, the finetuned networks, bit-packed, and of detectors what they
-find in five test images. Run it where the pipeline ran.
+Copied are parameters, lock, tables, metrics, figures and, where it is small enough for git, the
+baseline; written are the wall time of every stage, what machine it was, the finetuned networks,
+bit-packed, and of detectors what they find in five test images. Run it where the pipeline ran.
 
     cp presets/cifar10-resnet20.yaml params.yaml && dvc repro
     python benchmarks/record.py cifar10-resnet20
@@ -38,6 +38,7 @@ from seernet.stage import TIMINGS
 
 COPIED = ("params.yaml", "results/tradeoff.csv", "results/front.csv")
 COPIED += (str(artifacts.EVALUATIONS),)
+BASELINE_BYTES = 4 * 2**20  # of the largest baseline that is kept
 
 
 def machine() -> dict[str, Any]:
@@ -183,7 +184,9 @@ def main() -> None:
     pictures = dataset.info.task == "detection"
     if pictures:
         draw_detections(dataset, found, folder / "figures" / "detections.png")
-    shutil.copy2(artifacts.BASELINE / "model.safetensors", folder / "baseline.safetensors")
+    weights = artifacts.BASELINE / "model.safetensors"
+    if weights.stat().st_size <= BASELINE_BYTES:
+        shutil.copy2(weights, folder / "baseline.safetensors")
     text = render(name, times, what, params, pictures)
     (folder / "README.md").write_text(text, encoding="utf-8")
     print(text)
