@@ -102,11 +102,11 @@ store-verify: env ## read every measurement that is kept
 
 # `make store-prune REMOVE=1` removes them, for all clones that share the store.
 store-prune: env ## count the measurements that params.yaml cannot reuse
-	@$(BIN)/python stages/store.py prune $(if $(REMOVE),--remove)
+	@$(BIN)/python stages/store.py prune $(if $(filter 1,$(REMOVE)),--remove)
 
 # `make check-remote REPAIR=1` uploads anew what this clone has of it; `REMOTE=name` for another one.
 check-remote: env ## see that the remote holds every output whole
-	@$(BIN)/python stages/remote.py $(if $(REPAIR),--repair) $(REMOTE)
+	@$(BIN)/python stages/remote.py $(if $(filter 1,$(REPAIR)),--repair) $(REMOTE)
 
 # --- checks ---
 

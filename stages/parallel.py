@@ -34,6 +34,8 @@ def main() -> None:
     finally:
         pool.shutdown(cancel_futures=True)  # after an interrupt nothing new begins
     if failed:
+        if all(stage.startswith("export@") for stage in failed):
+            serial("report")  # which needs no exported file
         raise SeerNetError(
             f"{', '.join(failed)} failed, for the reason above; all other results are kept; "
             "mend it and run again."

@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from _shared import own_folders
@@ -18,7 +19,7 @@ from seernet.errors import ModelError
 from seernet.evaluation import Pretrainer, save_baseline
 from seernet.graph import NetworkGraph
 from seernet.models import build, trace
-from seernet.policy import CostModel, checked_space
+from seernet.policy import CostModel, LatencyTable, checked_space
 from seernet.stage import run
 from seernet.training import make_task, reproducible, score, scored, seeded, train_macs
 
@@ -46,6 +47,7 @@ def pretrain(params: Params, team: Team) -> None:
     name_what_is_tied(model)
     cost = CostModel(checked_space(graph, params)).baseline()
     check_exportable(params, model)
+    check_latency_table(params)
     model.to(params.device)
     folders = own_folders("pretrain")
     trainer = Pretrainer(params, folders, team)
@@ -93,6 +95,16 @@ def check_exportable(params: Params, model: nn.Module) -> None:
             f"model.name {params.model.name!r} cannot be exported to ONNX, of detectors only SSD "
             "and RetinaNet can; set `export.onnx: false`, which leaves the packed file."
         )
+
+
+def check_latency_table(params: Params) -> None:
+    """Read another machine's latency table, if one is named, as `latency` will hours later.
+
+    Raises:
+        ArtifactError: If it is missing, damaged, or of another version.
+    """
+    if params.latency.table not in ("none", "measure"):
+        LatencyTable.load(Path(params.latency.table))
 
 
 def name_what_stays_whole(graph: NetworkGraph) -> None:

@@ -6,8 +6,8 @@ Not a stage: DVC forgets a removed budget's outputs, but deletes neither them no
 import logging
 import shutil
 from collections.abc import Container
-from pathlib import Path
 
+from ready import LOCK, check_lock
 from ruamel.yaml import YAML
 
 from seernet import artifacts
@@ -15,7 +15,6 @@ from seernet.config import load
 
 logger = logging.getLogger("prune")
 
-LOCK = Path("dvc.lock")
 STAGES = ("optimize", "finetune", "export", "baseline")
 FILES = (artifacts.POLICIES, *(artifacts.METRICS / stage for stage in STAGES))
 FOLDERS = (artifacts.FINETUNED, artifacts.EXPORTED, artifacts.TRAINING / "finetune")
@@ -24,6 +23,7 @@ FOLDERS = (artifacts.FINETUNED, artifacts.EXPORTED, artifacts.TRAINING / "finetu
 def main() -> None:
     """Remove policies, networks, metrics, curves and lock entries of removed budgets."""
     budgets = load().budgets
+    check_lock()
     found = [path for folder in FILES for path in folder.glob("*.json")]
     found += [path for folder in FOLDERS for path in folder.glob("*") if path.is_dir()]
     gone = sorted(path for path in found if path.stem not in budgets)

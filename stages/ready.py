@@ -1,15 +1,17 @@
 """Is what DVC reads first whole? `make repro` asks before it starts.
 
 Not a stage. DVC reads `params.yaml` too, but neither knows its schema nor looks where no stage
-does; and it refuses a `dvc.lock` that was cut off without a word on what to do.
+does; it refuses a `dvc.lock` that is not whole without a word on what to do; and it does not see
+changes of files that lie outside of the folders that stages depend on.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from seernet.config import load
+from seernet.config import Params, load
 from seernet.errors import ArtifactError, SeerNetError
 
 LOCK = Path("dvc.lock")
@@ -22,8 +24,35 @@ def main() -> None:
         ConfigError: If a parameter is wrong.
         ArtifactError: If the lock file is not whole.
     """
-    load()
-    if LOCK.exists() and not is_whole(LOCK):
+    params = load()
+    check_lock()
+    for key, place, watched, stage in unwatched(params):
+        sys.stderr.write(
+            f"warning: `{key}` names {place}, which is not below {watched}, so DVC does not see "
+            f"it change; after a change type `dvc repro --single-item --force {stage}` first.\n"
+        )
+
+
+def check_lock() -> None:
+    """See that `dvc.lock`, if there is one, holds stages.
+
+    Raises:
+        ArtifactError: If it does not.
+    """
+    if not LOCK.exists():
+        return
+    text = LOCK.read_text(encoding="utf-8", errors="replace")
+    if any(line.startswith("<<<<<<< ") for line in text.splitlines()):
+        raise ArtifactError(
+            f"{LOCK} holds a merge conflict; take one side, `git checkout --ours {LOCK}` or "
+            "`--theirs`, and run again: what either side's stages gave comes from DVC's cache or "
+            "remote, and only what the merge changed is run."
+        )
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("stages"), dict):
         raise ArtifactError(
             f"{LOCK} is cut off, which happens if DVC is killed while it writes it; type `git "
             f"restore {LOCK}` (or remove it, if it was never committed) and run again: what "
@@ -31,13 +60,22 @@ def main() -> None:
         )
 
 
-def is_whole(lock: Path) -> bool:
-    """Whether a lock file holds stages."""
-    try:
-        document = yaml.safe_load(lock.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return False
-    return isinstance(document, dict) and isinstance(document.get("stages"), dict)
+def unwatched(params: Params) -> Iterator[tuple[str, str, str, str]]:
+    """The user's files that no stage depends on: key, value, where they would be seen, stage."""
+    data, model, table = params.data, params.model, params.latency.table
+    places = []
+    if data.path and data.name in ("imagefolder", "voc", "coco"):
+        places.append(("data.path", data.path, "data/raw", "prepare"))
+    code, _, function = model.name.rpartition(":")
+    if function and code and code != "torchvision":
+        places.append(("model.name", code, "networks", "pretrain"))
+    if model.checkpoint:
+        places.append(("model.checkpoint", model.checkpoint, "networks", "pretrain"))
+    if table not in ("none", "measure"):
+        places.append(("latency.table", table, "data/latency", "latency"))
+    for key, place, watched, stage in places:
+        if not Path(place).absolute().is_relative_to(Path(watched).absolute()):
+            yield key, place, watched, stage
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_process_that_does_not_lead_appends_no_row(stage_folder, monkeypatch):
         (OSError(errno.EROFS, "Read-only file system", "y.bin"), 1, "cannot be written"),
         (RuntimeError("I/O error: Permission denied (os error 13)"), 1, "cannot be written"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "z"), 1, "cannot be written"),
-        (MemoryError(), 1, "memory ran out (MemoryError); lower data.image_size"),
+        (MemoryError(), 1, "memory ran out (MemoryError); run with fewer processes"),
         (RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB"), 1, "memory. Tried"),
     ],
 )

@@ -116,6 +116,8 @@ def test_root_follows_the_environment(monkeypatch):
     assert str(default_root()) == ".store"
     monkeypatch.setenv("SEERNET_STORE", "/elsewhere")
     assert str(default_root()) == "/elsewhere"
+    monkeypatch.setenv("SEERNET_STORE", "")
+    assert str(default_root()) == ".store"
 
 
 def test_digest_knows_values_but_not_the_order_of_keys():

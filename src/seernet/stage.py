@@ -95,7 +95,10 @@ def _run(main: Callable[[], None]) -> int:
         elif any(_says(e, NOT_WRITABLE, NOT_WRITABLE_TEXTS) for e in chain):
             remedy = "a file or folder cannot be written (%s); see that it may be, and run again"
         elif any(isinstance(e, MemoryError) or _says(e, (), OUT_OF_MEMORY_TEXTS) for e in chain):
-            remedy = "memory ran out (%s); lower data.image_size or a batch_size, and run again"
+            remedy = (
+                "memory ran out (%s); run with fewer processes (sample.workers, JOBS), which "
+                "changes no result, or lower data.image_size or a batch_size"
+            )
         else:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__

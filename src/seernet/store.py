@@ -71,7 +71,7 @@ class Row:
 
 def default_root() -> Path:
     """Folder of the store: `$SEERNET_STORE`, or `.store` in the repository."""
-    return Path(os.environ.get("SEERNET_STORE", ".store"))
+    return Path(os.environ.get("SEERNET_STORE") or ".store")
 
 
 class Store:

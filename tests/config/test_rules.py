@@ -19,6 +19,7 @@ from seernet.errors import ConfigError
         ("  batch: 8", "  batch: 129", ["sample.batch", "129", "sample.population", "128"]),
         ("name: digits", "name: digit-scenes", ["data.crop_padding", "1", "data.name"]),
         ("name: digits", "name: voc\n  path: a", ["data.crop_padding", "1", "data.name: voc"]),
+        ("name: digits", "name: digits\n  classes: [a, b]", ["data.classes", "data.name: digits"]),
         ("initial: 24", "initial: 4", ["sample.evaluations", "sample.initial", "at least 5"]),
         ("folds: 5", "folds: 65", ["predictor.folds", "65", "sample.evaluations", "64"]),
     ],

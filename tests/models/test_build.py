@@ -171,7 +171,7 @@ def test_published_weights_leave_out_another_classifier(
 
 
 @pytest.mark.parametrize("nested", [None, "state_dict", "model_state_dict", "model"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_torch_checkpoint_is_loaded(tmp_path: Path, nested: str | None, prefix: str) -> None:
     source = small()
     state: dict[str, Any] = {f"{prefix}{key}": v for key, v in source.state_dict().items()}

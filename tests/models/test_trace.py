@@ -1,5 +1,6 @@
 """Tracing: what is found, what stays whole and why, and that no wrong removal gets through."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +50,41 @@ def test_flattened_features_belong_to_their_channel() -> None:
     (group,) = trace(model, SHAPE).groups
     (run,) = next(m for m in group.members if m.module == "3").runs
     assert (run.start, run.length, run.channel, run.repeat) == (0, 4, 0, 4)
+
+
+class Casts(nn.Module):
+    """A network that insists on float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.float()).mean((2, 3))
+
+
+def test_a_network_of_float32_only_is_told_so() -> None:
+    with pytest.raises(ModelError, match=r"Casts computes in float32 only.*conv\.weight\.dtype"):
+        trace(Casts(), SHAPE)
+
+
+def test_a_network_that_cannot_be_copied_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(2))
+    with pytest.raises(ModelError, match=r"cannot be copied and perturbed.*run lazy layers once"):
+        trace(model, SHAPE)
+
+
+def test_a_part_that_is_called_like_an_operation_is_none() -> None:
+    def called(name: str) -> int:
+        parts = [("conv", nn.Conv2d(3, 4, 3)), (name, nn.SiLU()), ("next", nn.Conv2d(4, 4, 3))]
+        parts += [
+            ("pool", nn.AdaptiveAvgPool2d(1)),
+            ("flat", nn.Flatten()),
+            ("fc", nn.Linear(4, 2)),
+        ]
+        return trace(nn.Sequential(OrderedDict(parts)), SHAPE).maps
+
+    assert called("relu") == called("act") == called("add")
 
 
 def test_tracing_leaves_the_network_alone(around: Around) -> None:

@@ -15,7 +15,7 @@ import torch
 from ruamel.yaml import YAML
 from torch import nn
 
-from seernet.config import SpaceConfig, load
+from seernet.config import SpaceConfig, load, validate
 from seernet.errors import ArtifactError, ConfigError, ModelError, SeerNetError
 from seernet.evaluation import Evaluation
 from seernet.graph import Layer, NetworkGraph
@@ -256,6 +256,54 @@ def test_a_lock_file_that_was_cut_off_is_named_with_a_remedy(stage, last):
     Path("dvc.lock").write_text(whole.partition(last)[0] + last if last else "", encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"dvc\.lock is cut off.*git restore dvc\.lock"):
         module.main()
+
+
+def test_a_lock_file_with_a_merge_conflict_is_named_with_a_remedy(stage):
+    text = "schema: '2.0'\nstages:\n<<<<<<< HEAD\n  fit: {}\n=======\n  front: {}\n>>>>>>> other\n"
+    Path("dvc.lock").write_text(text, encoding="utf-8")
+    for name in ("ready", "prune"):
+        with pytest.raises(ArtifactError, match=r"merge conflict.*git checkout --ours dvc\.lock"):
+            stage.script(name).main()
+
+
+def test_files_that_dvc_does_not_watch_are_named_with_the_stage_to_run(stage, capsys):
+    module = stage.script("ready")
+    data = {"name": "imagefolder", "path": "/mnt/images"}
+    model = {"name": "mine.nets:build", "checkpoint": "data/weights.pt"}
+    outside = {"data": data, "model": model, "latency": {"table": "phone.json"}}
+    data = {"name": "imagefolder", "path": "data/raw/images"}
+    model = {"name": "networks/mine.py:build", "checkpoint": str(Path("networks/w.pt").absolute())}
+    inside = {"data": data, "model": model, "latency": {"table": "data/latency/phone.json"}}
+    for sections, stages in (
+        (outside, ["prepare", "pretrain", "pretrain", "latency"]),
+        (inside, []),
+    ):
+        params = validate({**stage.params.model_dump(exclude_none=True), **sections})
+        stage.replace(module, load=lambda params=params: params)
+        module.main()
+        warned = capsys.readouterr().err.splitlines()
+        assert [line.partition("--force ")[2].split("`")[0] for line in warned] == stages
+
+
+def test_a_latency_table_that_is_not_there_is_refused_before_training(stage):
+    module = stage.script("pretrain")
+    latency = stage.params.latency.model_copy(update={"table": "mesure"})
+    with pytest.raises(ArtifactError, match="cannot read the latency table mesure"):
+        module.check_latency_table(stage.params.model_copy(update={"latency": latency}))
+    module.check_latency_table(stage.params)
+
+
+@pytest.mark.parametrize(("failed", "last"), [("export@low", "report"), ("finetune@low", None)])
+def test_a_network_that_cannot_be_exported_does_not_hold_up_the_report(stage, failed, last):
+    module, ran = stage.script("parallel", "1"), []
+    stage.replace(
+        module,
+        serial=lambda *targets: ran.append(targets),
+        run_chain=lambda chain: failed if failed in chain else None,
+    )
+    with pytest.raises(SeerNetError, match=failed):
+        module.main()
+    assert ran[1:] == ([(last,)] if last else [])
 
 
 # --- budgets ---

@@ -84,6 +84,24 @@ def test_page_says_how_many_policies_the_search_measured(synthetic: Write) -> No
     assert "One search of 64 measured policies (1 failed)" in " ".join(page.split())
 
 
+def test_page_says_with_how_many_seeds_networks_were_finetuned(synthetic: Write) -> None:
+    root, params = synthetic(), make_params()
+    figures = prepare(root)
+    assert "seeds, and" not in render(params, Artifacts(root), figures)
+    finetune = params.finetune.model_copy(update={"seeds": [0, 1, 2]})
+    page = render(params.model_copy(update={"finetune": finetune}), Artifacts(root), figures)
+    assert "finetuned with 3 seeds, and each result tested once" in " ".join(page.split())
+
+
+def test_page_is_refused_for_a_table_of_other_budgets(synthetic: Write) -> None:
+    root = synthetic()
+    figures = prepare(root)
+    budgets = {"renamed": make_params().budgets["tiny"]}
+    params = make_params().model_copy(update={"budgets": budgets})
+    with pytest.raises(ArtifactError, match="run `dvc repro collect`"):
+        render(params, Artifacts(root), figures)
+
+
 def test_page_warns_of_a_predictor_that_explains_nothing(synthetic: Write) -> None:
     root = synthetic()
     figures = prepare(root)

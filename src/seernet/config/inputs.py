@@ -28,8 +28,8 @@ class DataConfig(Section):
     )
     path: Name | None = Field(
         None,
-        description="folder of the data set; cifar and voc20* are fetched into it (default "
-        "data/downloads)",
+        description="folder of the data set, below data/raw where DVC sees its changes; cifar and "
+        "voc20* are fetched into it (default data/downloads)",
     )
     image_size: Side | None = Field(
         None,
@@ -93,5 +93,7 @@ class ModelConfig(Section):
     )
     weights: Name | None = Field(None, description="torchvision weights by name, e.g. DEFAULT")
     checkpoint: Name | None = Field(
-        None, description="state dict (.safetensors, or .pt/.pth with tensors only)"
+        None,
+        description="state dict (.safetensors, or .pt/.pth with tensors only), below networks "
+        "where DVC sees its changes",
     )

@@ -27,6 +27,11 @@ def broken_rules(params: Params) -> Iterator[str]:
         yield f"`data.path` is missing, and `data.name: {data.name}` needs it; name the folder"
     if data.name in _BOXES:
         yield from _unused_with_boxes(params)
+    elif data.classes is not None:
+        yield (
+            f"`data.classes` is for data with boxes, and `data.name: {data.name}` has none; remove "
+            "it (classes are in the order of their folders' names)"
+        )
     if (data.mean is None) != (data.std is None):
         yield "`data.mean` and `data.std` belong together; give both, or neither"
     if model.weights is not None and model.checkpoint is not None:

@@ -89,9 +89,10 @@ def _call(
         "in_channels": input_shape[0],
         "image_size": input_shape[-1],
     }
-    accepted = inspect.signature(builder).parameters
-    arguments = {key: value for key, value in offered.items() if key in accepted}
+    arguments: dict[str, object] = {}
     try:
+        accepted = inspect.signature(builder).parameters
+        arguments = {key: value for key, value in offered.items() if key in accepted}
         model = builder(**(arguments | config.arguments))
     except Exception as error:  # the user's code may raise anything; the cause stays attached
         raise ModelError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -162,7 +162,7 @@ class _Maps:
             (user,) = node.users
             module = self.modules.get(str(user.target)) if user.op == "call_module" else None
             is_norm = isinstance(module, nn.BatchNorm2d)
-            passed = isinstance(module, _PASSED_MODULES) or user.target in _PASSED
+            passed = isinstance(module, _PASSED_MODULES) or _calls(user, _PASSED)
             if user in self.stored.values() or not (passed or (is_norm and foldable)):
                 break
             foldable = False
@@ -173,12 +173,17 @@ class _Maps:
         return node.op == "call_module" and isinstance(self.modules.get(str(node.target)), _LAYERS)
 
 
+def _calls(node: fx.Node, operations: Collection[Any]) -> bool:
+    """Whether a node is one of these functions or methods, not a module of the same name."""
+    return node.op in ("call_function", "call_method") and node.target in operations
+
+
 def _merged(node: fx.Node) -> list[fx.Node]:
     """The nodes whose tensors meet in `node`, each once; none where a number takes part."""
-    if node.target in _ADDS:
+    if _calls(node, _ADDS):
         named = [node.kwargs[key] for key in ("input", "other") if key in node.kwargs]
         sources: Any = [*node.args, *named]
-    elif node.target in _CATS:
+    elif _calls(node, _CATS):
         sources = node.args[0] if node.args else node.kwargs.get("tensors", ())
     else:
         return []

@@ -21,16 +21,18 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
     Args:
         model: The network that the checkpoint belongs to.
         path: A `.safetensors` file, or a torch file that holds tensors only: the state dict, or
-            a dict with it under `state_dict`, `model_state_dict` or `model`; a prefix `module.`
-            is dropped.
+            a dict with it under `state_dict`, `model_state_dict` or `model`. What
+            `torch.compile` and `DataParallel` put before names is dropped.
 
     Raises:
         ModelError: If the file is missing, damaged, holds more than tensors, or does not fit.
     """
     state = read_state(path)
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if not expected.keys() & state.keys():  # our own file of a detector, perhaps
-        state = {key.removeprefix("model."): value for key, value in state.items()}
+    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    for prefix in ("module.", "model."):  # the latter of our own file of a detector
+        if not expected.keys() & state.keys():
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     wrong = [
         f"{key} is {tuple(state[key].shape)}, not {shape}"
         for key, shape in expected.items()
@@ -78,7 +80,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ModelError(f"checkpoint {path} holds no state dict (names and tensors).")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    return {str(key): value for key, value in content.items()}
 
 
 def _is_plain(value: Tensor) -> bool:

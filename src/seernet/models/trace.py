@@ -39,11 +39,20 @@ def trace(
         Its graph.
 
     Raises:
-        ModelError: If the network cannot take an image of that shape, or has no layer to compress.
+        ModelError: If the network cannot take an image of that shape, cannot be copied, does not
+            compute in float64, or has no layer to compress.
     """
-    model = _perturbed(model)
+    given, model = model, _perturbed(model)
     image = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0)).double()
-    seen = profile(model, image)
+    try:
+        seen = profile(model, image)
+    except ModelError as error:
+        profile(copy.deepcopy(given).cpu().float().eval(), image.float())
+        raise ModelError(
+            f"{type(given).__name__} computes in float32 only, and tracing needs float64 ("
+            f"{error.__cause__}); let it follow its input's type: `x.to(self.conv.weight.dtype)` "
+            "for `x.float()`, `dtype=x.dtype` for what it makes, `register_buffer` for constants."
+        ) from error
     if not seen.layers:
         raise ModelError(f"{type(model).__name__} has no convolution or linear layer to compress.")
     with torch.no_grad():
@@ -80,13 +89,20 @@ def _perturbed(model: nn.Module) -> nn.Module:
 
     A branch that starts at zero (zero-initialised residual gammas) would hide a wrong removal.
     """
-    model = copy.deepcopy(model).cpu().double().eval()
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter.add_(noise, alpha=0.02)
-            parameter.requires_grad_(True)
+    try:
+        model = copy.deepcopy(model).cpu().double().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+                parameter.add_(noise, alpha=0.02)
+                parameter.requires_grad_(True)
+    except (RuntimeError, TypeError, ValueError) as error:  # lazy layers; weights made by hooks
+        raise ModelError(
+            f"the network cannot be copied and perturbed ({error}); run lazy layers "
+            "once where it is built, take torch.nn.utils.parametrizations for weight_norm, and "
+            "keep numbers that are not trained in buffers."
+        ) from error
     return model
 
 

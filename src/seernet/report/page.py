@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from seernet.artifacts import TRADEOFF
 from seernet.config import Params
 from seernet.errors import ArtifactError
 from seernet.report.artifacts import Artifacts
@@ -63,7 +64,8 @@ CAPTIONS = (
         "Compute",
         "Training, and measuring policies with all it takes, in multiply-accumulates; the "
         "baseline's soft targets and the scoring in pretraining and finetuning are not counted. "
-        "Measuring policies is paid once, however many budgets follow.",
+        "Measuring policies is paid once, however many budgets follow. Each method counts as if "
+        "alone: where two chose one policy, it was finetuned once.",
     ),
 )
 
@@ -90,6 +92,11 @@ def render(
     evaluations, fit = artifacts.evaluations(), artifacts.metrics("fit")
     searched = evaluations[evaluations["origin"] != "random"]
     budgets = list(dict.fromkeys(summary["budget"]))
+    if set(budgets) != set(params.budgets):
+        raise ArtifactError(
+            f"{artifacts.root / TRADEOFF} has the budgets {', '.join(budgets)}, params.yaml "
+            f"{', '.join(params.budgets)}; run `dvc repro collect`."
+        )
     environment = Environment(
         loader=PackageLoader("seernet.report", "."), autoescape=True, undefined=StrictUndefined
     )
@@ -97,6 +104,7 @@ def render(
         model=params.model.name,
         data=params.data.name,
         budgets=budgets,
+        seeds=len(params.finetune.seeds),
         searched=len(searched),
         failed=int(searched["score"].isna().sum()),
         columns=list(table.columns),

@@ -74,7 +74,7 @@ def front(
         chosen,
         "search",
         chosen["cost_bops"] / unit,
-        color=MARKS["uniform"].color,
+        color=mark.color,
         marker="o",
         ms=6,
         ls="none",

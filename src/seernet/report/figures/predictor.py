@@ -152,7 +152,7 @@ def _learning(error: Axes, rank: Axes, curve: pd.DataFrame) -> None:
             axes.set(xticks=[], yticks=[])
         return
     error.set_ylim(0.0, 1.15 * max(100.0 * curve["rmse"].max(), 0.1))
-    rank.set_ylim(min(0.0, *rank.get_ylim()), 1.0)
+    rank.set_ylim(max(-1.0, min(0.0, *rank.get_ylim())), 1.0)  # a first R² may lie far below
     rank.legend(loc="best")
 
 
