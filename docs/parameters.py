@@ -13,7 +13,9 @@ HEAD = """# Parameters
 Every key of `params.yaml`, as the schema in `src/seernet/config/` has it (`make docs` writes this
 page). A misspelt key or a value out of range is refused, with the nearest valid one, before any
 stage runs. Keys whose default is *required* must be given; a section may be empty where all its
-keys have a default (`predictor: {}`).
+keys have a default (`predictor: {}`). DVC wants what `dvc.yaml` names to be written even where the
+default is meant: `device`, every section, and `batch_size` in `pretrain`, `finetune` and
+`sample.evaluation`.
 """
 
 Schema = dict[str, Any]
