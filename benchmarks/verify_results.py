@@ -3,7 +3,8 @@
 For every `docs/results/NAME/` with networks: its data set is prepared as its parameters say, each
 network is read from its packed file, scored on the test split, and compared with `tradeoff.csv`, to
 the record's own `export.score_tolerance`: folding norms, and float32 where bfloat16 scored before,
-may round an activation to its neighbour. A record whose data are not here is skipped, with the reason.
+may round an activation to its neighbour. A record whose data are not here is skipped, with the
+reason.
 
     python benchmarks/verify_results.py            # or: make verify-results
     python benchmarks/verify_results.py cifar10-resnet20 --data data/raw/cifar10
