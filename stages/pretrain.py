@@ -79,8 +79,8 @@ def pretrain(params: Params, team: Team) -> None:
     logger.info("baseline: search score %.4f, %.4g BOPs", search, metrics["baseline_bops"])
     if search <= NEAR_CHANCE * task.guess:
         logger.warning(
-            "the baseline scores no better than chance: nothing that follows can be good; check "
-            "its weights (model.checkpoint, data.mean and data.std), or train it for longer."
+            "the baseline scores hardly better than chance: nothing that follows can be good; "
+            "check its weights (model.checkpoint, data.mean and data.std), or train it for longer."
         )
 
 

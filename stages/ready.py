@@ -5,6 +5,7 @@ does; it refuses a `dvc.lock` that is not whole without a word on what to do; an
 changes of files that lie outside of the folders that stages depend on.
 """
 
+import difflib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from seernet.config import Params, load
-from seernet.errors import ArtifactError, SeerNetError
+from seernet.errors import ArtifactError, ConfigError, SeerNetError
 
 LOCK = Path("dvc.lock")
 
@@ -25,11 +26,27 @@ def main() -> None:
         ArtifactError: If the lock file is not whole.
     """
     params = load()
+    check_latency_table(params.latency.table)
     check_lock()
     for key, place, watched, stage in unwatched(params):
         sys.stderr.write(
-            f"warning: `{key}` names {place}, which is not below {watched}, so DVC does not see "
-            f"it change; after a change type `dvc repro --single-item --force {stage}` first.\n"
+            f"warning: `{key}` names {place}, which is not below {watched} or is linked from "
+            "elsewhere, so DVC does not see it change; after a change type "
+            f"`dvc repro --single-item --force {stage}` first.\n"
+        )
+
+
+def check_latency_table(table: str) -> None:
+    """See that what looks like a misspelt `measure` or `none` is the file that it says.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    words = ("none", "measure")
+    near = difflib.get_close_matches(table, words, 1)
+    if near and table not in words and not Path(table).exists():
+        raise ConfigError(
+            f"`latency.table` is {table!r}, and there is no such file; did you mean `{near[0]}`?"
         )
 
 
@@ -74,8 +91,18 @@ def unwatched(params: Params) -> Iterator[tuple[str, str, str, str]]:
     if table not in ("none", "measure"):
         places.append(("latency.table", table, "data/latency", "latency"))
     for key, place, watched, stage in places:
-        if not Path(place).absolute().is_relative_to(Path(watched).absolute()):
+        if unseen(Path(place), Path(watched)):
             yield key, place, watched, stage
+
+
+def unseen(place: Path, watched: Path) -> bool:
+    """Whether changes of a file or folder escape DVC, which does not follow linked folders.
+
+    Links are looked for down to the folders of classes, two below a data set's.
+    """
+    inside = watched.resolve()
+    folders = [place, *place.glob("*/"), *place.glob("*/*/")] if place.is_dir() else [place.parent]
+    return not all(folder.resolve().is_relative_to(inside) for folder in folders)
 
 
 if __name__ == "__main__":

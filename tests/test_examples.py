@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import box_iou
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -60,3 +63,30 @@ def test_exported_file_runs_with_numpy_alone(tmp_path: Path) -> None:
     code = (EXAMPLES / "run_onnx.py").read_text(encoding="utf-8")
     imported = set(re.findall(r"^import (\w+)", code, re.MULTILINE))
     assert imported == {"json", "sys", "numpy", "onnxruntime"}
+
+
+def test_exported_detector_finds_digits_with_numpy_alone(tmp_path: Path) -> None:
+    import seernet
+    from seernet.config import DataConfig
+    from seernet.data.digit_scenes import list_digit_scenes
+    from seernet.export.onnx_file import write_onnx
+
+    record = EXAMPLES.parent / "docs/results/digit-scenes"
+    network = seernet.load(record / "networks/large/seed-0")
+    shipped: Any = network.shipped
+    write_onnx(tmp_path / "model.onnx", network, shipped, {})
+    channels, side, _ = shipped.graph.input_shape
+    config = DataConfig(name="digit-scenes", image_size=side, channels=channels)
+    scenes = list_digit_scenes(config)
+    number = int((scenes.splits == "test").argmax())
+    np.save(tmp_path / "image.npy", np.asarray(scenes.read(number).image))
+    lines = run("run_onnx.py", str(tmp_path / "model.onnx"), str(tmp_path / "image.npy"))
+    found = [line.split() for line in lines.splitlines()]
+    assert scenes.boxes is not None
+    mine = scenes.boxes.images == number
+    corners = torch.tensor([[float(edge) for edge in line[2:]] for line in found])
+    overlaps = box_iou(corners, torch.from_numpy(scenes.boxes.corners[mine]).float())
+    same = [[line[0] == str(label) for label in scenes.boxes.labels[mine]] for line in found]
+    right = (overlaps > 0.5) & torch.tensor(same)
+    assert right.any(dim=1).float().mean() >= 0.8  # of what it is confident of
+    assert right.any(dim=0).float().mean() >= 0.5  # of what there is

@@ -147,7 +147,10 @@ def test_frozen_norms_become_ordinary_ones_with_the_same_statistics():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("resnet20", "unknown model 'resnet20' for detection"),
+        (
+            "resnet20",
+            "'resnet20' is for classification, and the data set is for detection; use small_ssd",
+        ),
         ("torchvision:resnet18", "torchvision has no detector 'resnet18'"),
         ("torchvision:ssd300", "near: torchvision:ssd300_vgg16"),
     ],

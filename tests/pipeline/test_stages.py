@@ -285,6 +285,28 @@ def test_files_that_dvc_does_not_watch_are_named_with_the_stage_to_run(stage, ca
         assert [line.partition("--force ")[2].split("`")[0] for line in warned] == stages
 
 
+@pytest.mark.parametrize("link", ["images", "images/train", "images/train/cat"])
+def test_a_linked_data_set_is_one_that_dvc_does_not_watch(stage, tmp_path, link):
+    module = stage.script("ready")
+    (tmp_path / "elsewhere/train/cat").mkdir(parents=True)
+    raw = tmp_path / "data/raw"
+    (raw / link).parent.mkdir(parents=True)
+    (raw / link).symlink_to(tmp_path / "elsewhere")
+    assert module.unseen(Path("data/raw/images"), Path("data/raw"))
+    (raw / link).unlink()
+    (raw / link / "train/cat").mkdir(parents=True)
+    assert not module.unseen(Path("data/raw/images"), Path("data/raw"))
+
+
+def test_a_misspelt_measure_is_no_file(stage):
+    module = stage.script("ready")
+    with pytest.raises(ConfigError, match="no such file; did you mean `measure`"):
+        module.check_latency_table("mesure")
+    Path("mesure").touch()
+    for table in ("mesure", "measure", "none", "data/latency/phone.json"):
+        module.check_latency_table(table)
+
+
 def test_a_latency_table_that_is_not_there_is_refused_before_training(stage):
     module = stage.script("pretrain")
     latency = stage.params.latency.model_copy(update={"table": "mesure"})

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from seernet.errors import ArtifactError
 from seernet.report import Artifacts, collect, figures
 from seernet.report.figures.front import spread
+from seernet.report.figures.policies import _NAME_LENGTH, _short
 from seernet.report.figures.predictor import NOMINAL, observed_coverage
 from seernet.report.figures.style import metric_label, prefix
 from seernet.report.tables import compute_table, layer_table, summarize
@@ -194,3 +195,11 @@ def test_prefix_prints_from_one_to_a_thousand() -> None:
 def test_unknown_metric_is_refused() -> None:
     with pytest.raises(ArtifactError, match="got 'f1'"):
         metric_label("f1")
+
+
+def test_names_of_layers_that_differ_stay_different_when_cut() -> None:
+    heads = [f"model.head.{kind}_head.module_list.0.1" for kind in ("regression", "classification")]
+    short = [_short(name) for name in heads]
+    assert len(set(short)) == 2
+    assert max(map(len, short)) <= _NAME_LENGTH
+    assert _short("layer1.0.conv1") == "layer1.0.conv1"

@@ -93,6 +93,16 @@ def test_page_says_with_how_many_seeds_networks_were_finetuned(synthetic: Write)
     assert "finetuned with 3 seeds, and each result tested once" in " ".join(page.split())
 
 
+def test_page_calls_own_data_by_its_folder(synthetic: Write) -> None:
+    root, params = synthetic(), make_params()
+    data = params.data.model_copy(update={"name": "voc", "path": "data/raw/blood-cells"})
+    page = render(params.model_copy(update={"data": data}), Artifacts(root), prepare(root))
+    assert "resnet20 on blood-cells, compressed" in page
+    assert "resnet20 on digits, compressed" in render(
+        params, Artifacts(root), root / "results/figures"
+    )
+
+
 def test_page_is_refused_for_a_table_of_other_budgets(synthetic: Write) -> None:
     root = synthetic()
     figures = prepare(root)

@@ -109,6 +109,12 @@ def _call(
 def _users(name: str, task: str) -> Callable[..., nn.Module]:
     place, separator, function = name.rpartition(":")
     if not separator:
+        other = next((kind for kind, known in OWN.items() if name in known), None)
+        if other is not None:
+            raise ModelError(
+                f"model.name {name!r} is for {other}, and the data set is for {task}; use "
+                f"{', '.join(OWN[task])}, or change data.name."
+            )
         raise ModelError(
             f"unknown model {name!r} for {task}{_near(name, task)}; use {', '.join(OWN[task])}, "
             "torchvision:<name>, file.py:function or package.module:function."

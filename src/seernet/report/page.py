@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seernet.artifacts import TRADEOFF
-from seernet.config import Params
+from seernet.config import DataConfig, Params
 from seernet.errors import ArtifactError
 from seernet.report.artifacts import Artifacts
 from seernet.report.figures.predictor import FAMILIES
@@ -102,7 +102,7 @@ def render(
     )
     return environment.get_template(TEMPLATE).render(
         model=params.model.name,
-        data=params.data.name,
+        data=_named(params.data),
         budgets=budgets,
         seeds=len(params.finetune.seeds),
         searched=len(searched),
@@ -116,6 +116,12 @@ def render(
         sections=_sections(params, budgets),
         notebooks=notebooks,
     )
+
+
+def _named(data: DataConfig) -> str:
+    """The data set's name; of the user's own, that of its folder."""
+    own = data.path is not None and data.name in ("imagefolder", "voc", "coco")
+    return Path(str(data.path)).name if own else data.name
 
 
 def _rows(table: pd.DataFrame) -> Iterator[tuple[bool, list[str]]]:

@@ -24,12 +24,13 @@ class Detection:
         classes: Their names.
         crowds: Whether boxes that do not count are COCO's crowds, which take any detection inside
             of them; else VOC's difficult objects, which take the one that overlaps them most.
+        guess: mAP below which a detector has learned next to nothing.
     """
 
     classes: tuple[str, ...]
     crowds: bool = False
     metric: str = "map"
-    guess: float = 0.0
+    guess: float = 0.01
 
     def loss(
         self, model: nn.Module, images: Tensor, targets: Targets, soft: Distillation | None

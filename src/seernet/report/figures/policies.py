@@ -109,7 +109,13 @@ def _layer_axis(axes: Axes, names: list[str], named: bool) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _NAME_LENGTH else "…" + name[1 - _NAME_LENGTH :]
+    """A name whose parts are cut alike until it fits, so that different ones stay different."""
+    parts = name.split(".")
+    for length in range(max(map(len, parts)), 0, -1):
+        short = ".".join(part[:length] for part in parts)
+        if len(short) <= _NAME_LENGTH:
+            return short
+    return "…" + name[1 - _NAME_LENGTH :]
 
 
 @styled

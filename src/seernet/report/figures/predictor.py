@@ -24,6 +24,7 @@ from seernet.report.figures.style import (
 
 NOMINAL = np.linspace(0.05, 0.95, 19)
 FAMILIES = {"gp": "Gaussian process", "ensemble": "Deep ensemble"}
+_LOWEST = -1.0  # R2 that is drawn: one from few measurements may lie far below
 _MAIN, _OTHER, _THIRD = MARKS["seernet"], MARKS["uniform"], MARKS["random"]
 
 
@@ -144,7 +145,8 @@ def _learning(error: Axes, rank: Axes, curve: pd.DataFrame) -> None:
     error.set_ylabel("RMSE (percentage points)")
     rank.set_ylabel("Agreement, held out (1 = perfect)")
     _curve(error, curve, {"rmse": ("RMSE", _MAIN)}, 100.0)
-    _curve(rank, curve, {"kendall_tau": ("Kendall's tau", _MAIN), "r2": ("R²", _OTHER)}, 1.0)
+    drawn = curve.assign(r2=curve["r2"].clip(lower=_LOWEST))
+    _curve(rank, drawn, {"kendall_tau": ("Kendall's tau", _MAIN), "r2": ("R²", _OTHER)}, 1.0)
     if curve.empty:
         for axes in (error, rank):
             note = "Too few random policies measured\nto hold the predictor against"
@@ -152,7 +154,7 @@ def _learning(error: Axes, rank: Axes, curve: pd.DataFrame) -> None:
             axes.set(xticks=[], yticks=[])
         return
     error.set_ylim(0.0, 1.15 * max(100.0 * curve["rmse"].max(), 0.1))
-    rank.set_ylim(max(-1.0, min(0.0, *rank.get_ylim())), 1.0)  # a first R² may lie far below
+    rank.set_ylim(min(0.0, *rank.get_ylim()), 1.0)
     rank.legend(loc="best")
 
 
