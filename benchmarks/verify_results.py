@@ -25,7 +25,7 @@ from seernet.data import Dataset, prepare
 from seernet.device import resolve_device
 from seernet.errors import DataError
 from seernet.export import load
-from seernet.training import make_task, score, scored
+from seernet.training import Exact, make_task, score, scored
 
 RECORDS = ROOT / "docs" / "results"
 TOLERANCE = 0.002  # of the score: folding norms may round an activation to its neighbour
@@ -49,7 +49,7 @@ def verify(record: Path, path: str | None, device: str) -> Iterator[list[str]]:
         for place in sorted((record / "networks").glob("*/seed-*")):
             budget, seed = place.parent.name, int(place.name.removeprefix("seed-"))
             network = load(place, trust_code=True)
-            found = score(network.to(device), scored(dataset, "test"), task)["score"]
+            found = score(Exact(network.to(device)), scored(dataset, "test"), task)["score"]
             expected = float(table.loc[(budget, seed), "test_score"])
             verdict = "same" if abs(found - expected) <= TOLERANCE else "DIFFERS"
             yield [record.name, budget, str(seed), f"{expected:.4f}", f"{found:.4f}", verdict]

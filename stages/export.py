@@ -21,7 +21,7 @@ from seernet.export.parity import compare
 from seernet.export.runtime import RuntimeNetwork
 from seernet.graph import NetworkGraph
 from seernet.stage import budget_argument, run
-from seernet.training import make_task, reproducible, scored
+from seernet.training import Exact, make_task, reproducible, scored
 
 logger = logging.getLogger("export")
 ONNX = "model.onnx"
@@ -62,7 +62,7 @@ def main() -> None:
         write_onnx(folder / ONNX, network, shipped, {"budget": budget})
         exported = RuntimeNetwork(folder / ONNX, shipped, params.export.threads).eval()
         # The test split is seen by both together, once.
-        found = compare(task, packed, exported, scored(dataset, "test"))
+        found = compare(task, Exact(packed), exported, scored(dataset, "test"))
         logger.info(
             "%s: model.onnx scores %.4f, the network %.4f; they agree on %.2f %%",
             *(budget, found.exported_score, found.test_score, 100 * found.agreement),

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from seernet.compression import build_compressed
+from seernet.compression import as_packed, build_compressed
 from seernet.data import Dataset
 from seernet.errors import SeerNetError
 from seernet.evaluation import Finetuner, Job, finetune
@@ -103,7 +103,7 @@ def test_written_network_can_be_restored(make, project, policy, tmp_path):
     network.load_state_dict(state)
     assert stored == policy
     assert sum(not mask.all() for mask in keep.values()) == len(policy.pruning_ratio)
-    assert finetuner.test(network) == expected.test
+    assert finetuner.test(as_packed(network, project.graph.input_shape)) == expected.test
 
 
 def test_test_split_is_read_once_for_each_network(make, policy, monkeypatch):

@@ -8,6 +8,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from seernet.compression import QuantConv2d, compress
 from seernet.config import ModelConfig
@@ -17,7 +19,7 @@ from seernet.export.detector import DecodedDetector
 from seernet.export.onnx_file import INPUT, Kernels, kernels, session, write_onnx
 from seernet.export.runtime import RuntimeNetwork
 from seernet.graph import NetworkGraph
-from seernet.models import build, trace
+from seernet.models import Detector, build, trace
 from seernet.policy import Policy
 from seernet.training import seeded
 
@@ -177,6 +179,70 @@ def test_detector_s_choice_is_torchvision_s(detector):
         assert len(found["scores"]) <= model.detections_per_img
         assert bool((found["scores"] > model.score_thresh).all())
         assert bool((found["scores"].diff() <= 0).all())
+
+
+class Pyramid(nn.Module):
+    """A backbone of two levels, as torchvision's RetinaNet takes one."""
+
+    out_channels = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=8, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        fine = self.first(x).relu()
+        return {"0": fine, "1": self.second(fine).relu()}
+
+
+@pytest.fixture(params=["SSD", "RetinaNet"])
+def many_boxes(request):
+    """A detector in float32, untrained, that finds hundreds of boxes in every image."""
+    with seeded(0), torch.no_grad():
+        if request.param == "SSD":
+            config = ModelConfig(name="small_ssd", arguments={"width": 8})
+            model = build(config, 4, (3, 64, 64), "detection")
+        else:
+            sizes = AnchorGenerator(((8, 12), (24, 32)), ((0.5, 1.0, 2.0),) * 2)
+            model = Detector(RetinaNet(Pyramid(), 5, 64, 64, anchor_generator=sizes))
+        for name, parameter in model.named_parameters():
+            if name.endswith("weight"):
+                nn.init.normal_(parameter, std=0.2)
+        if request.param == "RetinaNet":  # which counts background as a class that it may find
+            model.model.head.classification_head.cls_logits.bias[::5] = -20.0
+    model.model.score_thresh = 0.01
+    return model.eval()
+
+
+def rows_of(found):
+    """Boxes of one image in pixels, and classes so far apart that none is taken for another."""
+    return torch.cat([found["boxes"].double(), 1000.0 * found["labels"][:, None]], dim=1)
+
+
+@pytest.mark.parametrize(("candidates", "detections"), [(400, 300), (20, 300), (20, 9)])
+def test_detector_s_choice_among_many_boxes_is_torchvision_s(
+    many_boxes, candidates, detections, tmp_path
+):
+    model = many_boxes.model
+    model.topk_candidates, model.detections_per_img = candidates, detections
+    graph = trace(many_boxes, (3, 64, 64), 4)
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    task = "detection"
+    nothing = Policy({}, {}, {})
+    shipped = Shipped(
+        ModelConfig(name="resnet20"), nothing, graph, task, ("a", "b", "c", "d"), mean, std
+    )
+    path = tmp_path / "model.onnx"
+    write_onnx(path, many_boxes, shipped, {})
+    images = normalised(pixels(3, 64), mean, std)
+    with torch.no_grad():
+        both = many_boxes.detect(images), RuntimeNetwork(path, shipped).detect(images)
+    for expected, found in zip(*both, strict=True):
+        assert len(found["labels"]) == len(expected["labels"]) > 5
+        torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
+        off = torch.cdist(rows_of(found), rows_of(expected))  # in any order: scores may be equal
+        assert float(off.amin(dim=0).max()) < 0.1 > float(off.amin(dim=1).max())
 
 
 def test_two_stage_detector_is_refused_with_a_way_out():

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 import seernet
-from seernet.compression import compress, count
+from seernet.compression import as_packed, compress, count
 from seernet.config import ModelConfig, SpaceConfig
 from seernet.data import DatasetInfo
 from seernet.errors import ArtifactError, ModelError
@@ -15,7 +15,7 @@ from seernet.export import MODEL, TENSORS, Shipped, save
 from seernet.models import build, trace
 from seernet.policy import SearchSpace
 from seernet.sampling import SpreadDesign
-from seernet.training import seeded
+from seernet.training import Exact, seeded
 
 CASES = {"resnet20": ("classification", 32), "small_ssd": ("detection", 64)}
 
@@ -64,6 +64,17 @@ def test_network_comes_back(shipped):
     assert restored.shipped.classes == ("a", "b", "c", "d")
     assert restored.shipped.mean == (0.5, 0.4, 0.3)
     assert not restored.training
+
+
+def test_what_is_scored_is_what_ships(shipped):
+    folder, network, images = shipped
+    restored = seernet.load(folder)
+    scored = as_packed(network, restored.shipped.graph.input_shape)
+    expected, found = scored.state_dict(), restored.state_dict()
+    assert all(torch.equal(value, found.pop(name)) for name, value in expected.items())
+    assert not found
+    with torch.no_grad():
+        assert torch.equal(Exact(scored)(images), Exact(restored)(images))
 
 
 def test_detector_still_detects(shipped):

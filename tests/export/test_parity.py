@@ -46,7 +46,7 @@ def test_classes_are_compared_and_scored_in_one_pass() -> None:
     batches: Iterator[Batch] = iter([(torch.zeros(4, 3, 2, 2), truth)] * 2)  # cannot be read twice
     right, wrong = torch.eye(4), torch.eye(4)[[0, 1, 2, 2]]
     found = compare(Classification(), Fixed(right, wrong), Fixed(wrong, wrong), batches)
-    assert found == Comparison(7, 8, 8, test_score=7 / 8, exported_score=6 / 8)
+    assert found == Comparison(7, 8, 1 / 8, test_score=7 / 8, exported_score=6 / 8)
     assert found.agreement == 7 / 8
 
 
@@ -55,9 +55,18 @@ def test_confident_boxes_are_to_be_found_by_the_other() -> None:
     two = boxes((1.0, 0.4, 0), (20.0, 0.8, 2))
     batches: list[Batch] = [(torch.zeros(1, 3, 60, 60), boxes((0.0, 1.0, 0), (20.0, 1.0, 1)))]
     found = compare(Detection(("a", "b", "c")), Fixed(one), Fixed(two), batches)
-    assert (found.same, found.decisions, found.truths) == (1, 3, 2)
+    assert (found.same, found.decisions, found.weight) == (1, 3, 1 / 2)
     assert found.test_score == pytest.approx(1.0)
     assert found.exported_score < 0.5  # of two classes one is found, and not quite in place
+
+
+def test_a_box_of_the_rarest_class_weighs_most() -> None:
+    """mAP is the mean over the classes that there are; difficult boxes are not to be found."""
+    truth = boxes(*((20.0 * place, 1.0, 0) for place in range(4)), (0.0, 1.0, 2), (50.0, 1.0, 2))
+    truth[0]["crowd"][3] = True
+    batches: list[Batch] = [(torch.zeros(1, 3, 90, 90), truth)]
+    found = compare(Detection(("a", "b", "c")), Fixed(boxes()), Fixed(boxes()), batches)
+    assert found.weight == 1 / (2 * 2)
 
 
 def test_networks_that_find_nothing_agree() -> None:
@@ -81,7 +90,7 @@ def test_networks_that_find_nothing_agree() -> None:
 def test_a_difference_fails_with_the_numbers(
     same: int, decisions: int, truths: int, exported: float, message: str | None
 ) -> None:
-    found = Comparison(same, decisions, truths, 0.9, exported)
+    found = Comparison(same, decisions, 1 / truths, 0.9, exported)
     if message is None:
         found.check(ExportConfig())
         return
@@ -93,7 +102,7 @@ def test_a_difference_fails_with_the_numbers(
     ("same", "decisions", "other"), [(94, 100, True), (95, 100, False), (1, 3, False)]
 )
 def test_a_packed_network_that_decides_otherwise_is_refused(same, decisions, other):
-    found = Comparison(same, decisions, decisions, 0.9, 0.5)
+    found = Comparison(same, decisions, 1 / decisions, 0.9, 0.5)
     if not other:
         found.check_packed()
         return

@@ -5,6 +5,7 @@ from seernet.compression.compress import MAP_BITS, build_compressed, compress, k
 from seernet.compression.count import Count, count
 from seernet.compression.layers import QuantConv2d, QuantLinear
 from seernet.compression.packing import (
+    as_packed,
     fold_factor,
     fold_norms,
     pack,
@@ -23,6 +24,7 @@ __all__ = [
     "QuantConv2d",
     "QuantLinear",
     "Quantizer",
+    "as_packed",
     "at_once",
     "build_compressed",
     "calibrate",

@@ -119,6 +119,20 @@ def pack(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
     return {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
 
 
+def as_packed(network: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
+    """The network that a packed file of this one holds: what ships, to the digit.
+
+    Args:
+        network: Compressed, calibrated and trained; left as it is.
+        input_shape: Channels, height and width of one image.
+
+    Returns:
+        A copy in eval mode, norms folded, on the same device.
+    """
+    tensors = pack(network, input_shape)
+    return unpack(copy.deepcopy(network), tensors, signs(network), input_shape)
+
+
 def signs(network: nn.Module) -> dict[str, bool]:
     """Which quantizers are signed, by name: what `unpack` needs beside the tensors."""
     return {

@@ -155,7 +155,7 @@ class Quantizer(nn.Module):
 def _quantize(x: Tensor, step: Tensor, low: int, high: int, gradient_scale: float) -> Tensor:
     """The learned-step quantizer; on a GPU fused, where Triton is installed."""
     out: Tensor
-    if x.is_cuda and _FUSES:
+    if x.is_cuda and _FUSES and x.dtype != torch.float64:  # which fused would lose digits
         from seernet.compression.fused import FusedStep
 
         out = FusedStep.apply(x, step, low, high, gradient_scale)

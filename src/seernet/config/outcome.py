@@ -53,7 +53,9 @@ class ExportConfig(Section):
         "decide alike",
     )
     score_tolerance: Share = Field(
-        0.002, description="how far its test score may be from the network's"
+        0.002,
+        description="how far its test score may be from the network's; what two images, or two "
+        "boxes of the rarest class, make up is always tolerated",
     )
     threads: Positive = Field(2, description="CPU threads of these comparisons")
 

@@ -18,7 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from seernet.compression import build_compressed, count, kept_channels, recalibrate_norms
+from seernet.compression import (
+    as_packed,
+    build_compressed,
+    count,
+    kept_channels,
+    recalibrate_norms,
+)
 from seernet.config import Params
 from seernet.data import Augment, Dataset
 from seernet.distributed import ALONE, Team
@@ -135,7 +141,7 @@ class Finetuner:
         )
 
     def test(self, network: nn.Module) -> dict[str, float]:
-        """Metrics on the test split: `score`, and what else the task knows (`top5`)."""
+        """Metrics on the test split, in float64: `score`, and what else the task knows (`top5`)."""
         found = score_together(self.team, network, self.dataset, "test", self.task)
         return {name: value for name, value in found.items() if name != "soft_score"}
 
@@ -166,7 +172,7 @@ class Finetuner:
         return {**found, "train_macs": spent * len(config.seeds)}
 
     def run(self, job: Job) -> Run:
-        """Finetune the network of one policy with one seed, and test it.
+        """Finetune the network of one policy with one seed, and test it as it ships.
 
         A run that was interrupted goes on after its last finished epoch.
 
@@ -194,7 +200,7 @@ class Finetuner:
         return Run(
             job.seed,
             fitted.search_score,
-            self.test(network),
+            self.test(as_packed(network, self.graph.input_shape)),
             fitted.best_epoch,
             fitted.history,
         )

@@ -35,7 +35,7 @@ from seernet.data import Dataset, Split, Target
 from seernet.distributed import Team
 from seernet.errors import SeerNetError
 from seernet.evaluation.shares import TeamDataset, own_share
-from seernet.training import Fit, Plan, Task, fit, remove_progress, score, scored, seeded
+from seernet.training import Exact, Fit, Plan, Task, fit, remove_progress, score, scored, seeded
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,8 @@ def fit_together(team: Team, model: nn.Module, dataset: Dataset, plan: Plan) -> 
 def score_together(
     team: Team, network: nn.Module, dataset: Dataset, split: Split, task: Task
 ) -> dict[str, float]:
-    """Metrics of a network on a split (see `Task.score`), in each process of a team."""
+    """Metrics of a network on a split (see `Task.score`), exactly, in each process of a team."""
+    network = Exact(network)
     if team.size > 1:
         network, dataset = Together(network, team), TeamDataset(dataset, team)
     return score(network, scored(dataset, split), task)

@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from seernet.errors import ExportError
-from seernet.export.detector import OUTPUTS, DecodedDetector
+from seernet.export.detector import DecodedDetector
 from seernet.export.integer import OPSET, Deployed, to_integers
 from seernet.export.packed import REMEDY, Shipped
 from seernet.models import Detector
@@ -54,7 +54,7 @@ def write_onnx(
     integers = to_integers(network, shipped.graph.input_shape)
     decoded = None
     if isinstance(integers, Detector):
-        integers = decoded = DecodedDetector(integers, shipped.graph.input_shape)
+        integers = decoded = DecodedDetector(integers, shipped.graph.input_shape, selects)
     deployed = Deployed(integers, shipped.mean, shipped.std, width).eval()
     image = torch.zeros(2, height, width, channels, dtype=torch.uint8)
     described = {
@@ -65,7 +65,7 @@ def write_onnx(
         **metadata,
     }
     try:
-        model = _exported(deployed, image, [OUTPUT] if decoded is None else list(OUTPUTS))
+        model = _exported(deployed, image, [OUTPUT] if decoded is None else decoded.outputs)
         simplify(model)
         if decoded is not None and selects:
             decoded.add_selection(model.graph)

@@ -28,14 +28,15 @@ class Comparison:
     Attributes:
         same: Decisions that are the same.
         decisions: How many there are: classes of images, or confident boxes of either network.
-        truths: Labels or boxes that scores refer to.
+        weight: How much of the score one decision is: of accuracy an image's, of mAP that of a
+            box of the rarest class.
         test_score: Of the network.
         exported_score: Of the exported one.
     """
 
     same: int
     decisions: int
-    truths: int
+    weight: float
     test_score: float
     exported_score: float
 
@@ -52,7 +53,7 @@ class Comparison:
         """
         off = abs(self.exported_score - self.test_score)
         agrees = self.decisions - self.same <= FEW or self.agreement >= config.agreement
-        if agrees and off <= max(config.score_tolerance, (FEW + 1e-6) / self.truths):
+        if agrees and off <= max(config.score_tolerance, FEW * self.weight + 1e-6):
             return
         raise ExportError(
             f"model.onnx scores {self.exported_score:.4f} on the test split where the network "
@@ -116,8 +117,15 @@ def compare(
     pairs = zip(*answers, strict=True)
     counts = [_boxes(*pair) if detects else _classes(*pair) for pair in pairs]
     same, decisions = (sum(numbers) for numbers in zip(*counts, strict=True))
-    truths = sum(len(t["labels"]) for targets in truth for t in targets) if detects else decisions
-    return Comparison(same, decisions, truths, *scores)
+    weight = _weight_of_box(truth) if detects else 1.0 / decisions
+    return Comparison(same, decisions, weight, *scores)
+
+
+def _weight_of_box(truth: Iterable[Any]) -> float:
+    """Of mAP, the mean over classes, a box of the class that has the fewest."""
+    labels = [t["labels"][~t["crowd"]] for targets in truth for t in targets]
+    counts = torch.cat(labels).bincount()
+    return 1.0 / (int((counts > 0).sum()) * int(counts[counts > 0].min()))
 
 
 def _classes(one: Tensor, two: Tensor) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Training: the task seam, the steps, and resumable runs over epochs."""
 
 from seernet.training.checkpoint import remove_progress
+from seernet.training.exact import Exact
 from seernet.training.fit import Fit, Plan, fit, scored, train_macs
 from seernet.training.loop import (
     Recipe,
@@ -17,6 +18,7 @@ from seernet.training.tasks import make_task
 __all__ = [
     "Classification",
     "Distillation",
+    "Exact",
     "Fit",
     "Plan",
     "Recipe",
