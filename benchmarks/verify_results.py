@@ -49,7 +49,8 @@ def verify(record: Path, path: str | None, device: str) -> Iterator[list[str]]:
         for place in sorted((record / "networks").glob("*/seed-*")):
             budget, seed = place.parent.name, int(place.name.removeprefix("seed-"))
             network = load(place, trust_code=True)
-            found = score(Exact(network.to(device)), scored(dataset, "test"), task)["score"]
+            images = scored(dataset, "test", exact=True)
+            found = score(Exact(network.to(device)), images, task)["score"]
             expected = float(table.loc[(budget, seed), "test_score"])
             verdict = "same" if abs(found - expected) <= TOLERANCE else "DIFFERS"
             yield [record.name, budget, str(seed), f"{expected:.4f}", f"{found:.4f}", verdict]

@@ -62,7 +62,7 @@ def main() -> None:
         write_onnx(folder / ONNX, network, shipped, {"budget": budget})
         exported = RuntimeNetwork(folder / ONNX, shipped, params.export.threads).eval()
         # The test split is seen by both together, once.
-        found = compare(task, Exact(packed), exported, scored(dataset, "test"))
+        found = compare(task, Exact(packed), exported, scored(dataset, "test", exact=True))
         logger.info(
             "%s: model.onnx scores %.4f, the network %.4f; they agree on %.2f %%",
             *(budget, found.exported_score, found.test_score, 100 * found.agreement),

@@ -50,9 +50,9 @@ def finetune_budget(params: Params, budget: str, team: Team) -> None:
     check_limits(budget, bounds(without_latency(params.budgets[budget]), cost), record)
     if LATENCY in promised:
         record[LATENCY] = promised[LATENCY]
+    before = finetuner.test(finetuner.baseline)
     jobs = [Job(policy, seed, budget, output) for seed in params.finetune.seeds]
     runs = finetune(finetuner, jobs)
-    before = finetuner.test(finetuner.baseline)
     if not team.leads:
         return
     with Curves(artifacts.TRAINING / "finetune" / budget) as curves:

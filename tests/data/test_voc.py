@@ -658,8 +658,9 @@ def test_boxes_over_the_edge_are_cut_where_that_is_asked_for(folder):
     assert "2 boxes have a part outside of the image" in complaint and "clip:" in complaint
     listing = folder.listing(bad_boxes="clip")
     assert listing.complaints == ()
-    (warning,) = listing.warnings
-    assert "1 boxes left out, which have nothing inside of the image" in warning
+    cut, left_out = listing.warnings
+    assert "1 boxes reach over the edge, and are cut there: Annotations/odd.xml cat" in cut
+    assert "1 boxes left out, which have nothing inside of the image" in left_out
     place = listing.names.index("JPEGImages/odd.png")
     assert listing.boxes.corners[listing.boxes.images == place].tolist() == [
         [10.0, 0.0, 40.0, 20.0]

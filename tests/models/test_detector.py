@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
+from torchvision.models.detection.ssd import SSD
 from torchvision.ops import FrozenBatchNorm2d
 
 from seernet.compression import calibrate, compress, count
@@ -217,11 +218,26 @@ def test_narrow_boxes_are_learned_in_bfloat16():
     """Rounded to two pixels, this box would have no width, and the loss would be no number."""
     with seeded(0):
         config = ModelConfig(name="fasterrcnn_resnet18")
-        network = build(config, CLASSES, (3, 320, 320), "detection").train()
-    target = {"boxes": torch.tensor([[271.1, 280.0, 272.3, 300.0]]), "labels": torch.tensor([2])}
+        network = build(config, CLASSES, (3, 288, 288), "detection").train()
+    target = {"boxes": torch.tensor([[271.1, 260.0, 272.3, 280.0]]), "labels": torch.tensor([2])}
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = network.losses(torch.rand(2, 3, 320, 320), [target, target])
+        loss, _ = network.losses(torch.rand(1, 3, 288, 288), [target])
     assert bool(loss.isfinite())
+
+
+class Narrow(SSD):
+    """A detector that casts scores, and not boxes, before it chooses among them."""
+
+    def postprocess_detections(self, head_outputs, *others):
+        narrow = {**head_outputs, "cls_logits": head_outputs["cls_logits"].float()}
+        return super().postprocess_detections(narrow, *others)
+
+
+def test_a_choice_of_boxes_in_float32_alone_is_refused_before_anything_is_trained():
+    model = copy.deepcopy(detector("small_ssd")[0])
+    model.model.__class__ = Narrow
+    with pytest.raises(ModelError, match=r"cannot detect in float64.*dtype=x\.dtype"):
+        trace(model, (3, 64, 64), CLASSES)
 
 
 def test_regions_that_are_none_are_quantized():

@@ -27,6 +27,8 @@ def test_scenes_reach_the_report(detected):
     assert {key for key in run if key.startswith("test_map/")} == {
         f"test_map/{digit}" for digit in range(10)
     }
+    exported = json.loads((detected.folder / "results/metrics/export/tight.json").read_text())
+    assert exported["test_score"] == run["test_score"]  # of the packed file, read again
     assert (detected.folder / "results/report/index.html").stat().st_size > 10_000
 
 

@@ -111,7 +111,9 @@ def test_nan_loss_is_an_error_with_a_remedy():
     model = nn.Linear(1, 2)
     batches = [(torch.full((1, 1), torch.nan), torch.tensor([0]))]
     plan = recipe()
-    with pytest.raises(TrainingError, match=r"loss is nan by step 1; lower the learning rate"):
+    with pytest.raises(
+        TrainingError, match=r"loss is nan by step 1; lower `learning_rate` of what was"
+    ):
         train_steps(model, batches, Classification(), make_optimizer(model, plan), plan)
 
 

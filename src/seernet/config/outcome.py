@@ -54,8 +54,8 @@ class ExportConfig(Section):
     )
     score_tolerance: Share = Field(
         0.002,
-        description="how far its test score may be from the network's; what two images, or two "
-        "boxes of the rarest class, make up is always tolerated",
+        description="how far its test score may be from the network's; what two images make up, "
+        "or two boxes of the rarest class (0.01 at most), is always tolerated",
     )
     threads: Positive = Field(2, description="CPU threads of these comparisons")
 

@@ -215,6 +215,14 @@ def inside(
     return (left, top, right, bottom), ""
 
 
+def note_if_cut(
+    given: Sequence[float], kept: Sequence[float], shown: str, defects: Defects
+) -> None:
+    """Tell the user of a box that `inside` has cut by more than tools differ."""
+    if max(abs(a - b) for a, b in zip(given, kept, strict=True)) > TOLERANCE:
+        defects.note("boxes reach over the edge, and are cut there", shown)
+
+
 def image_size(
     path: Path, told: tuple[int, int] | None, file: str, defects: Defects
 ) -> tuple[int, int] | None:
@@ -254,7 +262,8 @@ def image_size(
             defects.note("annotations are of the image at another size, and are left out", shown)
             return None
         if defects.drop:
-            defects.note("annotations give another size than the image has", shown)
+            kind = "annotations give another size than the image has, and their corners are trusted"
+            defects.note(kind, shown)
         else:
             remedy = (
                 "correct them, or set data.bad_boxes: drop to leave out resized images, and trust "

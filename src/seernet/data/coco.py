@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from seernet.config import DataConfig
-from seernet.data.boxes import BACKGROUND, Box, Boxes, image_size, inside
+from seernet.data.boxes import BACKGROUND, Box, Boxes, image_size, inside, note_if_cut
 from seernet.data.defects import Defects
 from seernet.data.images import Picture, read_image
 from seernet.data.listing import Listing
@@ -259,12 +259,14 @@ def _box(
         defects.box("no four numbers", file, f"annotation {item.get('id')}")
         return None
     shown = f"{name} {[left, top, across, down]}"
-    corners, problem = inside((left, top, left + across, top + down), size, clip=defects.clip)
+    given = (left, top, left + across, top + down)
+    corners, problem = inside(given, size, clip=defects.clip)
     if name not in classes:
         kind = f"a class that no training image shows, or that data.classes leaves out ({name})"
         defects.box(kind, file, shown)
     elif corners is None:
         defects.box(problem, file, shown)
     else:
+        note_if_cut(given, corners, f"{file} {shown}", defects)
         return Box(corners, classes[name], crowd)
     return None

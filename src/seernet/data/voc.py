@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from seernet.config import DataConfig
-from seernet.data.boxes import BACKGROUND, Box, Boxes, image_size, inside
+from seernet.data.boxes import BACKGROUND, Box, Boxes, image_size, inside, note_if_cut
 from seernet.data.defects import Defects
 from seernet.data.images import Picture, read_image
 from seernet.data.listing import Listing
@@ -141,9 +141,10 @@ def _boxes(scene: _Scene, classes: Sequence[str], defects: Defects) -> list[Box]
             extent = min(right - left, bottom - top) - 1.0
             if corners is not None and extent <= 0.0:
                 corners, problem = None, "swapped corners" if extent < 0.0 else "no area"
-        if corners is None:
+        if corners is None or item.corners is None:
             defects.box(problem, scene.file, f"{item.name} {item.shown}")
         else:
+            note_if_cut(item.corners, corners, f"{scene.file} {item.name} {item.shown}", defects)
             found.append(Box(corners, classes.index(item.name), item.difficult))
     if all(box.crowd for box in found):
         defects.note(BACKGROUND, scene.path)

@@ -203,11 +203,11 @@ def fit_together(team: Team, model: nn.Module, dataset: Dataset, plan: Plan) -> 
 def score_together(
     team: Team, network: nn.Module, dataset: Dataset, split: Split, task: Task
 ) -> dict[str, float]:
-    """Metrics of a network on a split (see `Task.score`), exactly, in each process of a team."""
+    """Metrics of a network on a split (see `Task.score`), in float64, in each process of a team."""
     network = Exact(network)
     if team.size > 1:
         network, dataset = Together(network, team), TeamDataset(dataset, team)
-    return score(network, scored(dataset, split), task)
+    return score(network, scored(dataset, split, exact=True), task)
 
 
 _NORM_NEWS = {

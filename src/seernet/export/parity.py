@@ -18,6 +18,7 @@ from seernet.training import Task
 CONFIDENT = 0.5
 OVERLAP = 0.5
 FEW = 2  # decisions that may always differ: of a small test split, one is many percent
+LARGEST_WEIGHT = 0.005  # of a box of a class that hardly has any
 PACKED = 0.95  # of decisions: folding a norm may round an activation to its neighbour, no more
 
 
@@ -53,12 +54,14 @@ class Comparison:
         """
         off = abs(self.exported_score - self.test_score)
         agrees = self.decisions - self.same <= FEW or self.agreement >= config.agreement
-        if agrees and off <= max(config.score_tolerance, FEW * self.weight + 1e-6):
+        allowed = max(config.score_tolerance, FEW * self.weight)
+        if agrees and off <= allowed + 1e-6:
             return
         raise ExportError(
             f"model.onnx scores {self.exported_score:.4f} on the test split where the network "
-            f"scores {self.test_score:.4f} (`export.score_tolerance` is "
-            f"{config.score_tolerance:g}), and they agree on {100 * self.agreement:.2f} % "
+            f"scores {self.test_score:.4f} ({allowed:.2g} apart is allowed; "
+            f"`export.score_tolerance` is {config.score_tolerance:g}), and they agree on "
+            f"{100 * self.agreement:.2f} % "
             f"(`export.agreement` is {100 * config.agreement:g} %); loosen these if that is good "
             "enough for you, or set `export.onnx: false`."
         )
@@ -122,10 +125,16 @@ def compare(
 
 
 def _weight_of_box(truth: Iterable[Any]) -> float:
-    """Of mAP, the mean over classes, a box of the class that has the fewest."""
+    """Of mAP, the mean over classes, a box of the class that has the fewest.
+
+    It is limited, so that a class of one box does not let everything pass; but it is at least what
+    a box is of all boxes.
+    """
     labels = [t["labels"][~t["crowd"]] for targets in truth for t in targets]
     counts = torch.cat(labels).bincount()
-    return 1.0 / (int((counts > 0).sum()) * int(counts[counts > 0].min()))
+    present = counts[counts > 0]
+    rarest = 1.0 / (len(present) * int(present.min()))
+    return max(min(rarest, LARGEST_WEIGHT), 1.0 / int(present.sum()))
 
 
 def _classes(one: Tensor, two: Tensor) -> tuple[int, int]:

@@ -106,6 +106,25 @@ class Detector(nn.Module):
                     "num_classes + 1 outputs, background first."
                 ) from error
 
+    def check_float64(self, image: Tensor) -> None:
+        """See whether boxes are decoded and chosen in float64, by which it will be tested.
+
+        Args:
+            image: `1 x c x h x w`, float64, as the detector is; it is in eval mode.
+
+        Raises:
+            ModelError: If they are not.
+        """
+        try:
+            with torch.no_grad():
+                self.detect(image)
+        except Exception as error:  # of the user's own code, in any way
+            raise ModelError(
+                "the detector cannot detect in float64, in which it will be tested "
+                f"({type(error).__name__}: {' '.join(str(error).split())[:120]}); let what it "
+                "makes follow its input's type: `dtype=x.dtype`, no `.float()`."
+            ) from error
+
     @property
     def two_stage(self) -> bool:
         """Whether it classifies regions that it has proposed itself."""

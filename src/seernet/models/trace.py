@@ -63,6 +63,8 @@ def trace(
             "its weights and whether it divides by, or takes the logarithm of, something that may "
             "be zero."
         )
+    if isinstance(model, Detector):
+        model.check_float64(image)
     found = tuple(output.shape)
     if num_classes is not None and not isinstance(model, Detector) and found != (1, num_classes):
         raise ModelError(

@@ -1,10 +1,10 @@
 """Networks in float64, so that what is scored does not depend on the machine.
 
-Rounding makes a quantized network unstable: a value half-way between two integers goes to either
-by the last bits of a float32 sum, which differ with the processor, the number of threads and the
-batch; layers further on carry it over the whole map. The mAP of a detector on some 80 images moves
-by 0.002 to 0.004 that way. In float64 such cases are a billion times as rare, and the score is the
-same to the digit (`python benchmarks/rounding.py`).
+Rounding makes a quantized network unstable: a value nearly half-way between two integers goes to
+either by the last bits of a float32 sum, which differ with the processor, the number of threads and
+the batch; layers further on carry it over the whole map. The mAP of a detector on some 80 images
+moves by 0.002 to 0.004 that way. In float64 such cases are half a billion times as rare, and the
+score was the same to the digit wherever we tried (`python benchmarks/rounding.py --help`).
 """
 
 from __future__ import annotations

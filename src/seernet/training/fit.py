@@ -110,10 +110,17 @@ def _search_score(model: nn.Module, dataset: Dataset, task: Task, plan: Plan) ->
     return score(model, scored(dataset, "search"), task)["score"]
 
 
-def scored(dataset: Dataset, split: Split) -> Iterator[Batch]:
-    """Batches to score a network on: all images of a split, as many at once as fit memory well."""
+def scored(dataset: Dataset, split: Split, *, exact: bool = False) -> Iterator[Batch]:
+    """Batches to score a network on: all images of a split, as many at once as fit memory well.
+
+    Args:
+        dataset: The data.
+        split: The split.
+        exact: Whether for an `Exact` network, which takes up to four times the memory.
+    """
     _, height, width = dataset.info.input_shape
-    size = max(1, min(SCORED_AT_ONCE, SCORED_PIXELS // (height * width)))
+    pixels = SCORED_PIXELS // 4 if exact else SCORED_PIXELS
+    size = max(1, min(SCORED_AT_ONCE, pixels // (height * width)))
     return dataset.loader(split, size).epoch(0)
 
 

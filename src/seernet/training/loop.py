@@ -174,8 +174,9 @@ def _set_rate(group: dict[str, Any], rate: float) -> None:
 def _check_finite(total: Tensor, step: int) -> None:
     if not math.isfinite(float(total)):
         raise TrainingError(
-            f"the loss is {float(total)} by step {step}; lower the learning rate, lengthen the "
-            "warm-up, or check the images for corrupt values."
+            f"the loss is {float(total)} by step {step}; lower `learning_rate` of what was being "
+            "trained (in pretrain, sample.evaluation or finetune), give pretrain or finetune more "
+            "`warmup_epochs`, or check the images for corrupt values."
         )
 
 
