@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from seernet.config import ExportConfig
 from seernet.data import Batch
 from seernet.errors import ExportError
-from seernet.export.parity import LARGEST_WEIGHT, Comparison, compare
+from seernet.export.parity import Comparison, compare
 from seernet.training import Classification
 from seernet.training.detection import Detection
 
@@ -60,19 +60,6 @@ def test_confident_boxes_are_to_be_found_by_the_other() -> None:
     assert found.exported_score < 0.5  # of two classes one is found, and not quite in place
 
 
-def test_a_box_of_the_rarest_class_weighs_most() -> None:
-    """mAP is the mean over the classes that there are; difficult boxes are not to be found."""
-    truth = boxes(*((20.0 * place, 1.0, 0) for place in range(4)), (0.0, 1.0, 2), (50.0, 1.0, 2))
-    truth[0]["crowd"][3] = True
-    batches: list[Batch] = [(torch.zeros(1, 3, 90, 90), truth)]
-    found = compare(Detection(("a", "b", "c")), Fixed(boxes()), Fixed(boxes()), batches)
-    assert found.weight == 1 / 5  # so few boxes that each is one of five anyway
-    found = compare(
-        Detection(("a", "b", "c")), Fixed(*[boxes()] * 200), Fixed(*[boxes()] * 200), batches * 200
-    )
-    assert found.weight == 1 / (2 * 400)
-
-
 def test_networks_that_find_nothing_agree() -> None:
     batches: list[Batch] = [(torch.zeros(1, 3, 60, 60), boxes((0.0, 1.0, 0)))]
     found = compare(Detection(("a",)), Fixed(boxes()), Fixed(boxes()), batches)
@@ -112,12 +99,3 @@ def test_a_packed_network_that_decides_otherwise_is_refused(same, decisions, oth
         return
     with pytest.raises(ExportError, match=r"0\.5000 on the search split.*94\.00 %.*defect of ours"):
         found.check_packed()
-
-
-def test_a_class_of_one_box_does_not_let_everything_pass() -> None:
-    many = boxes(*((20.0 * place, 1.0, 0) for place in range(50)), (0.0, 1.0, 1))
-    others = [{key: value[:50] for key, value in many[0].items()}]
-    image = torch.zeros(1, 3, 10, 1010)
-    batches: list[Batch] = [(image, many), *[(image, others)] * 9]
-    found = compare(Detection(("a", "b")), Fixed(*[boxes()] * 10), Fixed(*[boxes()] * 10), batches)
-    assert found.weight == LARGEST_WEIGHT

@@ -53,9 +53,7 @@ class ExportConfig(Section):
         "decide alike",
     )
     score_tolerance: Share = Field(
-        0.002,
-        description="how far its test score may be from the network's; what two images make up, "
-        "or two boxes of the rarest class (0.01 at most), is always tolerated",
+        0.002, description="how far its test score may be from the network's"
     )
     threads: Positive = Field(2, description="CPU threads of these comparisons")
 

@@ -18,7 +18,6 @@ from seernet.training import Task
 CONFIDENT = 0.5
 OVERLAP = 0.5
 FEW = 2  # decisions that may always differ: of a small test split, one is many percent
-LARGEST_WEIGHT = 0.005  # of a box of a class that hardly has any
 PACKED = 0.95  # of decisions: folding a norm may round an activation to its neighbour, no more
 
 
@@ -29,8 +28,7 @@ class Comparison:
     Attributes:
         same: Decisions that are the same.
         decisions: How many there are: classes of images, or confident boxes of either network.
-        weight: How much of the score one decision is: of accuracy an image's, of mAP that of a
-            box of the rarest class.
+        weight: One over the number of labels or boxes that scores refer to.
         test_score: Of the network.
         exported_score: Of the exported one.
     """
@@ -120,21 +118,8 @@ def compare(
     pairs = zip(*answers, strict=True)
     counts = [_boxes(*pair) if detects else _classes(*pair) for pair in pairs]
     same, decisions = (sum(numbers) for numbers in zip(*counts, strict=True))
-    weight = _weight_of_box(truth) if detects else 1.0 / decisions
-    return Comparison(same, decisions, weight, *scores)
-
-
-def _weight_of_box(truth: Iterable[Any]) -> float:
-    """Of mAP, the mean over classes, a box of the class that has the fewest.
-
-    It is limited, so that a class of one box does not let everything pass; but it is at least what
-    a box is of all boxes.
-    """
-    labels = [t["labels"][~t["crowd"]] for targets in truth for t in targets]
-    counts = torch.cat(labels).bincount()
-    present = counts[counts > 0]
-    rarest = 1.0 / (len(present) * int(present.min()))
-    return max(min(rarest, LARGEST_WEIGHT), 1.0 / int(present.sum()))
+    truths = sum(len(t["labels"]) for targets in truth for t in targets) if detects else decisions
+    return Comparison(same, decisions, 1.0 / truths, *scores)
 
 
 def _classes(one: Tensor, two: Tensor) -> tuple[int, int]:
