@@ -3,7 +3,8 @@
 Each part is taken away (or, where the recipe lacks it, added), and the same networks are finetuned
 with the same seeds: those of the budgets in `params.yaml`, and uniform 2- and 3-bit ones that are
 not pruned. Scores are of the search split, differences are paired. Run the pipeline first, as far
-as the policies; a shorter schedule (`--epochs`) will do.
+as the policies, or only as far as `pretrain`, with the parameters of a record whose policies are
+taken (`--record`); a shorter schedule (`--epochs`) will do.
 
     dvc repro && python benchmarks/recipe.py
 """
@@ -11,6 +12,7 @@ as the policies; a shorter schedule (`--epochs`) will do.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -151,15 +153,18 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def policies(params: Params) -> dict[str, Policy]:
-    """What is finetuned, by name."""
+def policies(params: Params, record: str | None) -> dict[str, Policy]:
+    """What is finetuned, by name; the budgets' policies are the pipeline's, or a record's."""
     graph = NetworkGraph.load(artifacts.GRAPH)
-    found = {
-        budget: Policy.from_dict(
-            artifacts.read_json(artifacts.POLICIES / f"{budget}.json", f"optimize@{budget}")
-        )
-        for budget in params.budgets
-    }
+    found = {}
+    for budget in params.budgets:
+        if record:
+            packed = ROOT / "docs" / "results" / record / "networks" / budget / "seed-0"
+            document = json.loads((packed / "model.json").read_text(encoding="utf-8"))["policy"]
+        else:
+            path = artifacts.POLICIES / f"{budget}.json"
+            document = artifacts.read_json(path, f"optimize@{budget}")
+        found[budget] = Policy.from_dict(document)
     for bits in UNIFORM:
         each = {layer.name: 8 if layer.edge else bits for layer in graph.layers}
         found[f"uniform {bits} bits"] = Policy({}, each, each)
@@ -184,6 +189,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of each network (default 3)")
     parser.add_argument("--epochs", type=int, help="instead of finetune.epochs")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side (default 2)")
+    parser.add_argument("--record", help="folder of docs/results/ whose policies are taken")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--networks", nargs="+", help="budgets, `uniform 2 bits`, `uniform 3 bits`")
     arguments = parser.parse_args()
@@ -192,7 +198,7 @@ def main() -> None:
     if arguments.epochs:
         section = params.finetune.model_copy(update={"epochs": arguments.epochs})
         params = params.model_copy(update={"finetune": section})
-    chosen = policies(params)
+    chosen = policies(params, arguments.record)
     if unknown := set(arguments.networks or ()) - set(chosen):
         parser.error(f"no network {sorted(unknown)}; there are {list(chosen)}")
     chosen = {name: chosen[name] for name in arguments.networks or chosen}

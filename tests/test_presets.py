@@ -1,5 +1,6 @@
 """Every file of `presets/` is a whole parameters file whose budgets its network can meet."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ PRESETS = sorted((Path(__file__).parents[1] / "presets").glob("*.yaml"))
 
 
 CLASSES = {"cifar10": 10, "digit": 10, "imagenet": 1000, "voc": 20, "coco": 80}
+UNIFORM = {  # budgets named after networks of that many bits
+    "cifar10-resnet20": ["w4a4", "w3a3", "w2a2"],
+    "cifar10-vgg-small": ["w4a4", "w3a3", "w2a2"],
+    "imagenet-mobilenetv2": ["w4a4"],
+    "imagenet-resnet18": ["w3a3", "w2a2"],
+    "imagenet-resnet50": ["w3a3", "w2a2"],
+}
 SIDES = {"cifar10": 32, "digit-scenes": SIDE}  # of the others, `data.image_size`
 
 
@@ -39,8 +47,17 @@ def graph_of(params: Params, name: str) -> NetworkGraph:
         return trace(build(bare, classes, shape, task), shape, classes)
 
 
+def uniform_bops(cost: CostModel, bits: int) -> float:
+    """Nothing pruned, all layers at the same bits, but for the first and last, at 8."""
+    levels = [
+        1.0 if c.kind == "pruning_ratio" else c.values.index(bits) / (len(c.values) - 1)
+        for c in cost.space.coordinates
+    ]
+    return float(cost(torch.tensor([levels], dtype=torch.float64)).bops)
+
+
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_a_preset_can_be_run(path: Path) -> None:
+def test_a_preset_can_be_run_and_what_a_budget_is_named_after_just_fits(path: Path) -> None:
     params = load(path)
     space = checked_space(graph_of(params, path.stem), params)
     cost = CostModel(space)
@@ -51,20 +68,9 @@ def test_a_preset_can_be_run(path: Path) -> None:
             if limit.cost == "bops":
                 assert low < limit.limit / baseline < high, f"{name} is not where sampling looks"
         assert len(uniform_candidates(cost, bounds(budget, cost))), f"no rival for {name}"
-
-
-@pytest.mark.parametrize("preset", ["cifar10-resnet20", "cifar10-vgg-small"])
-def test_uniform_networks_just_fit_their_budgets(preset: str) -> None:
-    """First and last layer at 8 bits, nothing pruned."""
-    params = load(next(path for path in PRESETS if path.stem == preset))
-    space = checked_space(graph_of(params, preset), params)
-    cost = CostModel(space)
-    for bits in (4, 3, 2):
-        levels = [
-            1.0 if c.kind == "pruning_ratio" else c.values.index(bits) / (len(c.values) - 1)
-            for c in space.coordinates
-        ]
-        used = float(cost(torch.tensor([levels], dtype=torch.float64)).bops)
-        limit = params.budgets[f"w{bits}a{bits}"].bops
+    uniform = {b: found for b in params.budgets if (found := re.fullmatch(r"w(\d)a\1", b))}
+    assert list(uniform) == UNIFORM.get(path.stem, [])
+    for name, found in uniform.items():
+        limit = params.budgets[name].bops
         assert limit is not None
-        assert 0.99 * limit < used <= limit
+        assert 0.99 * limit < uniform_bops(cost, int(found[1])) <= limit
