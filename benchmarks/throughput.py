@@ -5,7 +5,7 @@ ResNet-20 at 32 x 32 pixels, or a torchvision network at 224, on scikit-learn's 
 also run under torch's watch for host synchronisation, which ends the benchmark if there is any.
 
 - images/s of training the baseline, in either arithmetic and layout, step by step, on a GPU also
-  recorded (as the pipeline does there), and through `torch.compile`;
+  recorded (as the pipeline does there), and through `torch.compile` (`--compile`);
 - images/s of training it at 4 bits, in the same ways;
 - on a CPU, the same as the pipeline does it, and what each of two measures brings there: freed
   memory kept (`seernet.allocator`), and float32 for the gradients of depthwise convolutions that

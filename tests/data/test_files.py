@@ -93,3 +93,30 @@ def test_relative_root_starts_from_the_working_directory(
     info = prepare_in(path=root.name, storage="files", image_size=14)
     assert info.root == root.name
     assert open_prepared().subset("search", 2, 0).shape == (2, 3, 14, 14)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resets the peak by Linux")
+@pytest.mark.parametrize("split", ["train", "search"])
+def test_memory_is_bounded_by_the_batch(
+    make_tree: MakeTree, prepare_in: Prepare, open_prepared: Open, split: str
+) -> None:
+    """An epoch of 160 images, 96 MB as the network sees them, in batches of two."""
+    root = make_tree({f"{part}/{name}": 80 for part in ("train", "val", "test") for name in "ab"})
+    info = prepare_in(path=str(root), storage="files", image_size=224)
+    assert info.counts[split] == 160
+
+    loader = open_prepared().loader(split, 2, augment=AUGMENT if split == "train" else None)
+    epoch = loader.epoch(0)
+    seen = len(next(epoch)[0])  # what the first batch needs, imports included, is not counted
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _peak_megabytes()
+    for images, _ in epoch:
+        seen += len(images)
+    assert seen == 160
+    assert _peak_megabytes() - before < 20
+
+
+def _peak_megabytes() -> float:
+    """The most memory that this process held since the peak was reset."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
