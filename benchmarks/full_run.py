@@ -1,9 +1,8 @@
-"""What does a whole run of a parameters file need, on paper?
+"""How long does a whole run of a parameters file take, on paper?
 
-Counts the images that each stage decodes and computes, from the parameters and the network's search
-space, and divides by rates a second: of training with fake quantization, of passing images forward
-(quantized and not), and of decoding. The default rates are those of a ResNet-50 on one A100 with
-eight cores; `docs/scaling.md` says where they come from. Trained weights are not fetched.
+Counts what each stage trains, scores and decodes, from the parameters and the network's search
+space, and divides by rates. The default rates are those of a ResNet-50 on an A100, and of one core;
+`docs/scaling.md` says where they come from. No weights are fetched.
 
     python benchmarks/full_run.py imagenet-resnet50
 """
@@ -11,145 +10,153 @@ eight cores; `docs/scaling.md` says where they come from. Trained weights are no
 from __future__ import annotations
 
 import argparse
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from _shared import ROOT, markdown
 
 from seernet.config import Params, load
 from seernet.models import build, trace
 from seernet.policy import SearchSpace
-from seernet.policy.sensitivity import probes
+from seernet.policy.sensitivity import Probe, probes
 
-UNIFORM = 8  # candidates of each budget, at most, that the stage `baseline` measures
-METHODS = 3  # SeerNet, uniform, random search
-PLACE = 3  # passes of each calibration image for a single place: statistics, steps, divergence
-SETUP_SECONDS = 6.0  # to calibrate, compress and record the training step; assumed
-
-
-@dataclass(frozen=True)
-class Work:
-    """Images, in the ways they cost.
-
-    Attributes:
-        trained: Forward and backward through a compressed network.
-        scored: Forward through a compressed network.
-        taught: Forward through the baseline, for distillation.
-        decoded: Read from files.
-        setups: Networks that are built and calibrated.
-    """
-
-    trained: float = 0.0
-    scored: float = 0.0
-    taught: float = 0.0
-    decoded: float = 0.0
-    setups: float = 0.0
-
-    def __mul__(self, times: float) -> Work:
-        return Work(*(times * value for value in astuple(self)))
+UNIFORM = 8  # candidates of a budget that the stage `baseline` measures, at most
+RIVALS = 2
+SETUP = 6.0  # s, to calibrate and compress a network and to record its training step; assumed
+PLACE = 3.0  # s, to calibrate and compress a network in one place; assumed
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Images a second, of one GPU and the cores that feed it."""
+    """Images a second, of one GPU or of one core."""
 
     training: float
     scoring: float
-    forward: float
+    teaching: float
     decoding: float
-
-    def hours(self, work: Work) -> float:
-        """Computing and decoding overlap: the longer one counts."""
-        computing = (
-            work.trained / self.training
-            + work.scored / self.scoring
-            + work.taught / self.forward
-            + work.setups * SETUP_SECONDS
-        )
-        return max(computing, work.decoded / self.decoding) / 3600
+    exporting: float
 
 
-def needed(params: Params, places: int, train: int, search: int, test: int) -> dict[str, Work]:
-    """The work of each stage that is more than minutes."""
+@dataclass(frozen=True)
+class Images:
+    """How many there are of each split."""
+
+    train: int
+    search: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Part of a stage that keeps GPU and cores busy at the same time.
+
+    Attributes:
+        gpu: Seconds of one GPU.
+        cores: Seconds of one core.
+    """
+
+    gpu: float = 0.0
+    cores: float = 0.0
+
+
+def hours(phases: Iterable[Phase], cores: int) -> float:
+    """Time of one GPU with so many cores."""
+    return sum(max(phase.gpu, phase.cores / cores) for phase in phases) / 3600
+
+
+def stages(
+    params: Params, places: list[Probe], images: Images, rates: Rates
+) -> dict[str, list[Phase]]:
+    """What each stage that takes more than minutes does."""
     short, long = params.sample.evaluation, params.finetune
-    images = min(short.steps * short.batch_size, short.steps * train)
-    measurement = Work(
-        trained=images,
-        scored=search,
-        taught=images * (short.distillation > 0),
-        decoded=images + search,
-        setups=1,
-    )
-    passes = long.epochs * train
-    finetuning = Work(
-        trained=passes,
-        scored=long.epochs * search + test,
-        taught=passes * (long.distillation > 0),
-        decoded=passes + long.epochs * search + test,
-        setups=1,
-    )
-    networks = METHODS * len(params.budgets) * len(long.seeds)
+
+    def trained(count: float, taught: bool) -> Phase:
+        gpu = count / rates.training + taught * count / rates.teaching
+        return Phase(gpu, count / rates.decoding)
+
+    def scored(count: float) -> Phase:
+        return Phase(count / rates.scoring, count / rates.decoding)
+
+    def measured(policies: int) -> list[Phase]:
+        count = policies * short.steps * min(short.batch_size, images.train)
+        taught = short.distillation > 0
+        return [
+            Phase(gpu=policies * SETUP),
+            trained(count, taught),
+            scored(policies * images.search),
+        ]
+
+    def finetuned(networks: int) -> list[Phase]:
+        epochs = networks * long.epochs
+        return [
+            Phase(gpu=networks * SETUP),
+            trained(epochs * images.train, long.distillation > 0),
+            scored(epochs * images.search + networks * images.test),
+        ]
+
+    # Statistics and divergence; pruned networks estimate their statistics once more.
+    passes = sum(3 if place.kind == "pruning_ratio" else 2 for place in places)
+    budgets, seeds = len(params.budgets), len(long.seeds)
+    chosen = params.sample.evaluations
     epochs = params.pretrain.epochs
     return {
-        "prepare": Work(decoded=train + search + test),
-        "pretrain": Work(
-            trained=epochs * train, scored=epochs * search, decoded=epochs * (train + search)
-        ),
-        f"sample, {places} single places": Work(
-            scored=places * PLACE * short.calibration_images, setups=places
-        ),
-        f"sample, {2 * params.sample.evaluations} policies": (
-            measurement * (2 * params.sample.evaluations)
-        ),
-        f"uniform, {UNIFORM * len(params.budgets)} policies": (
-            measurement * (UNIFORM * len(params.budgets))
-        ),
-        f"finetune, {networks} networks": finetuning * networks,
+        "prepare": [Phase(cores=(images.train + images.search + images.test) / rates.decoding)],
+        "pretrain": [trained(epochs * images.train, False), scored(epochs * images.search)],
+        f"sample: {len(places)} single places": [
+            Phase(len(places) * PLACE + passes * short.calibration_images / rates.scoring)
+        ],
+        f"sample: {chosen} chosen policies": measured(chosen),
+        f"sample: {chosen} random policies, for the rival": measured(chosen),
+        f"baseline: at most {UNIFORM * budgets} uniform candidates": measured(UNIFORM * budgets),
+        f"finetune: {budgets * seeds} networks": finetuned(budgets * seeds),
+        f"baseline: {RIVALS * budgets * seeds} networks": finetuned(RIVALS * budgets * seeds),
+        f"export: {budgets} networks": [Phase(cores=budgets * images.test / rates.exporting)],
     }
 
 
 def main() -> None:
-    """Print images and hours, stage by stage."""
+    """Print hours, stage by stage."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("preset", help="name of a file of `presets/`, of a classifier")
-    parser.add_argument("--train", type=int, default=1_281_167, help="images of train/")
+    parser.add_argument("--train", type=int, default=1_281_167, help="images below train/")
     parser.add_argument("--test", type=int, default=50_000, help="images of the test split")
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--evaluations", type=int, help="instead of sample.evaluations")
-    parser.add_argument("--training-rate", type=float, default=1650, help="images/s")
-    parser.add_argument("--scoring-rate", type=float, default=4900, help="images/s")
-    parser.add_argument("--forward-rate", type=float, default=7400, help="images/s, not quantized")
-    parser.add_argument("--decoding-rate", type=float, default=76, help="images/s of one core")
     parser.add_argument("--cores", type=int, nargs="+", default=[8, 24], help="for each GPU")
+    for name, default, of in [
+        ("training", 1650, "of a GPU, with fake quantization"),
+        ("scoring", 4900, "of a GPU, with fake quantization"),
+        ("teaching", 7400, "of a GPU: outputs of the baseline"),
+        ("decoding", 76, "of a core"),
+        ("exporting", 1.4, "of a core: in float64, and by ONNX Runtime"),
+    ]:
+        parser.add_argument(f"--{name}", type=float, default=default, help=f"images/s {of}")
     arguments = parser.parse_args()
     params = load(ROOT / "presets" / f"{arguments.preset}.yaml")
     if arguments.evaluations:
         section = params.sample.model_copy(update={"evaluations": arguments.evaluations})
         params = params.model_copy(update={"sample": section})
     search = round(arguments.train * params.data.search_fraction)
+    images = Images(arguments.train - search, search, arguments.test)
     side = params.data.image_size or 32
     bare = params.model.model_copy(update={"weights": None, "checkpoint": None})
     shape = (3, side, side)
     graph = trace(build(bare, arguments.classes, shape), shape, arguments.classes)
-    places = len(probes(SearchSpace(graph, params.space)))
-    stages = needed(params, places, arguments.train - search, search, arguments.test)
-    rows = []
-    total = [0.0] * len(arguments.cores)
-    for stage, work in stages.items():
-        hours = [
-            Rates(
-                arguments.training_rate,
-                arguments.scoring_rate,
-                arguments.forward_rate,
-                cores * arguments.decoding_rate,
-            ).hours(work)
-            for cores in arguments.cores
+    places = probes(SearchSpace(graph, params.space))
+    rates = Rates(**{name: getattr(arguments, name) for name in Rates.__annotations__})
+    found = stages(params, places, images, rates)
+    found["**all**"] = [phase for phases in found.values() for phase in phases]
+    rows = [
+        [
+            stage,
+            f"{hours(phases, 1_000_000):.1f}",
+            f"{sum(phase.cores for phase in phases) / 3600:.0f}",
+            *(f"{hours(phases, cores):.1f}" for cores in arguments.cores),
         ]
-        total = [a + b for a, b in zip(total, hours, strict=True)]
-        counts = (work.trained, work.scored + work.taught, work.decoded)
-        rows.append([stage, *(f"{1e-6 * n:.1f}" for n in counts), *(f"{h:.1f}" for h in hours)])
-    rows.append(["all", "", "", "", *(f"{h:.1f}" for h in total)])
-    header = ["stage", "M trained", "M forward only", "M decoded"]
-    print(markdown([*header, *(f"h, {n} cores" for n in arguments.cores)], rows))
+        for stage, phases in found.items()
+    ]
+    header = ["stage", "GPU, h", "cores, core-h"]
+    print(markdown([*header, *(f"with {n} cores, h" for n in arguments.cores)], rows))
 
 
 if __name__ == "__main__":

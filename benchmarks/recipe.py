@@ -3,8 +3,8 @@
 Each part is taken away (or, where the recipe lacks it, added), and the same networks are finetuned
 with the same seeds: those of the budgets in `params.yaml`, and uniform 2- and 3-bit ones that are
 not pruned. Scores are of the search split, differences are paired. Run the pipeline first, as far
-as the policies, or only as far as `pretrain`, with the parameters of a record whose policies are
-taken (`--record`); a shorter schedule (`--epochs`) will do.
+as the policies; with `--record` it is enough to run `pretrain` with the parameters of that record.
+A shorter schedule (`--epochs`) will do.
 
     dvc repro && python benchmarks/recipe.py
 """
@@ -198,7 +198,10 @@ def main() -> None:
     if arguments.epochs:
         section = params.finetune.model_copy(update={"epochs": arguments.epochs})
         params = params.model_copy(update={"finetune": section})
-    chosen = policies(params, arguments.record)
+    try:
+        chosen = policies(params, arguments.record)
+    except FileNotFoundError as error:
+        parser.error(f"the record `{arguments.record}` lacks {error.filename}")
     if unknown := set(arguments.networks or ()) - set(chosen):
         parser.error(f"no network {sorted(unknown)}; there are {list(chosen)}")
     chosen = {name: chosen[name] for name in arguments.networks or chosen}

@@ -112,3 +112,35 @@ def test_a_record_without_networks_is_refused(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "holds no networks" in done.stderr
+
+
+def test_a_whole_run_on_paper_counts_what_the_stages_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: three budgets of `presets/imagenet-resnet50.yaml`, all rates one image a second."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    full_run = importlib.import_module("full_run")
+    params = load(ROOT / "presets/imagenet-resnet50.yaml")
+    images = full_run.Images(train=1000, search=100, test=50)
+    found = full_run.stages(params, [], images, full_run.Rates(1, 1, 1, 1, 1))
+    gpu = {stage: sum(phase.gpu for phase in phases) for stage, phases in found.items()}
+    measurement = full_run.SETUP + 200 * 128 + 100
+    network = full_run.SETUP + 20 * (2 * 1000 + 100) + 50  # taught by the baseline
+    assert gpu == {
+        "prepare": 0,
+        "pretrain": 0,
+        "sample: 0 single places": 0,
+        "sample: 128 chosen policies": 128 * measurement,
+        "sample: 128 random policies, for the rival": 128 * measurement,
+        "baseline: at most 24 uniform candidates": 24 * measurement,
+        "finetune: 3 networks": 3 * network,
+        "baseline: 6 networks": 6 * network,
+        "export: 3 networks": 0,
+    }
+    assert full_run.hours([full_run.Phase(3600, 4 * 3600), full_run.Phase(0, 3600)], 2) == 2.5
+
+
+def test_recipe_names_a_record_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    recipe = importlib.import_module("recipe")
+    monkeypatch.setattr(recipe.NetworkGraph, "load", lambda _: None)
+    with pytest.raises(FileNotFoundError, match="no-such-record"):
+        recipe.policies(load(), "no-such-record")
