@@ -37,6 +37,7 @@ def main() -> None:
         runs = finetune(finetuner, jobs)
     before = score(finetuner.baseline, scored(finetuner.dataset, "search"), finetuner.task)
     found = {
+        "epochs": params.finetune.epochs,
         "search_score": before["score"],
         "search_score_finetuned": statistics.mean(run.search_score for run in runs),
         "seeds": len(runs),
