@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -21,10 +21,11 @@ import torch
 from _shared import ROOT, markdown
 
 from seernet.config import load as load_params
-from seernet.data import Dataset, prepare
+from seernet.data import Batch, Dataset, prepare
 from seernet.device import resolve_device
 from seernet.errors import DataError
 from seernet.export import load
+from seernet.progress import Bar, bar
 from seernet.training import Exact, make_task, score, scored
 
 RECORDS = ROOT / "docs" / "results"
@@ -46,14 +47,23 @@ def verify(record: Path, path: str | None, device: str) -> Iterator[list[str]]:
         prepare(data, params.seed, prepared, 1)
         dataset = Dataset.open(prepared, torch.device(device), params.data.workers)
         task = make_task(dataset.info)
-        for place in sorted((record / "networks").glob("*/seed-*")):
-            budget, seed = place.parent.name, int(place.name.removeprefix("seed-"))
-            network = load(place, trust_code=True)
-            images = scored(dataset, "test", exact=True)
-            found = score(Exact(network.to(device)), images, task)["score"]
-            expected = float(table.loc[(budget, seed), "test_score"])
-            verdict = "same" if abs(found - expected) <= TOLERANCE else "DIFFERS"
-            yield [record.name, budget, str(seed), f"{expected:.4f}", f"{found:.4f}", verdict]
+        places = sorted((record / "networks").glob("*/seed-*"))
+        with bar(len(places) * dataset.info.counts["test"], record.name, "image") as shown:
+            for place in places:
+                budget, seed = place.parent.name, int(place.name.removeprefix("seed-"))
+                network = load(place, trust_code=True)
+                images = counted(scored(dataset, "test", exact=True), shown)
+                found = score(Exact(network.to(device)), images, task)["score"]
+                expected = float(table.loc[(budget, seed), "test_score"])
+                verdict = "same" if abs(found - expected) <= TOLERANCE else "DIFFERS"
+                yield [record.name, budget, str(seed), f"{expected:.4f}", f"{found:.4f}", verdict]
+
+
+def counted(batches: Iterable[Batch], shown: Bar) -> Iterator[Batch]:
+    """The same batches; a bar tells of the images of those that were done with."""
+    for batch in batches:
+        yield batch
+        shown.update(len(batch[0]))
 
 
 def main() -> None:

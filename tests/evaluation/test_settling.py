@@ -68,7 +68,9 @@ def test_stretched_weights_are_the_weights(network):
             with torch.no_grad():
                 expected = layer.weight_quantizer(layer.weight)
             restored = integers * scale.view(-1, *[1] * (integers.dim() - 1))
-            most = layer.weight_quantizer.step.abs().max()  # of -128, which cannot be negated
+            most = (
+                layer.weight_quantizer.step.detach().abs().max()
+            )  # of -128, which cannot be negated
             allowed = float(most) if layer.weight_quantizer.bits == 8 else 1e-6
             torch.testing.assert_close(restored, expected, atol=1.01 * allowed, rtol=1e-5)
             assert int(integers.abs().max()) <= 128
@@ -95,4 +97,4 @@ def test_channels_that_a_norm_all_but_silences_keep_biases_that_an_accumulator_h
     _, scale = stretched_integers(layer)
     assert bool((scale > 0.0).all())
     counts = (layer.bias / (scale * layer.act_quantizer.step)).abs()
-    assert float(counts.max()) < 2**31
+    assert float(counts.detach().max()) < 2**31
