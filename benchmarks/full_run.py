@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from _shared import ROOT, markdown
 
 from seernet.config import Params, load
+from seernet.errors import SeerNetError
 from seernet.models import build, trace
 from seernet.policy import SearchSpace
 from seernet.policy.sensitivity import Probe, probes
@@ -132,6 +133,19 @@ def main() -> None:
     ]:
         parser.add_argument(f"--{name}", type=float, default=default, help=f"images/s {of}")
     arguments = parser.parse_args()
+    numbers = [value for value in vars(arguments).values() if isinstance(value, int | float)]
+    if min(numbers + arguments.cores) <= 0:
+        parser.error("counts, cores and rates have to be above 0")
+    try:
+        rows = table(arguments)
+    except SeerNetError as error:
+        parser.error(str(error))
+    header = ["stage", "GPU, h", "cores, core-h"]
+    print(markdown([*header, *(f"with {n} cores, h" for n in arguments.cores)], rows))
+
+
+def table(arguments: argparse.Namespace) -> list[list[str]]:
+    """Hours, stage by stage; see `main`."""
     params = load(ROOT / "presets" / f"{arguments.preset}.yaml")
     if arguments.evaluations:
         section = params.sample.model_copy(update={"evaluations": arguments.evaluations})
@@ -146,7 +160,7 @@ def main() -> None:
     rates = Rates(**{name: getattr(arguments, name) for name in Rates.__annotations__})
     found = stages(params, places, images, rates)
     found["**all**"] = [phase for phases in found.values() for phase in phases]
-    rows = [
+    return [
         [
             stage,
             f"{hours(phases, 1_000_000):.1f}",
@@ -155,8 +169,6 @@ def main() -> None:
         ]
         for stage, phases in found.items()
     ]
-    header = ["stage", "GPU, h", "cores, core-h"]
-    print(markdown([*header, *(f"with {n} cores, h" for n in arguments.cores)], rows))
 
 
 if __name__ == "__main__":
