@@ -68,9 +68,8 @@ def test_stretched_weights_are_the_weights(network):
             with torch.no_grad():
                 expected = layer.weight_quantizer(layer.weight)
             restored = integers * scale.view(-1, *[1] * (integers.dim() - 1))
-            most = (
-                layer.weight_quantizer.step.detach().abs().max()
-            )  # of -128, which cannot be negated
+            # Of -128, which cannot be negated.
+            most = layer.weight_quantizer.step.detach().abs().max()
             allowed = float(most) if layer.weight_quantizer.bits == 8 else 1e-6
             torch.testing.assert_close(restored, expected, atol=1.01 * allowed, rtol=1e-5)
             assert int(integers.abs().max()) <= 128
